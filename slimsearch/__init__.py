@@ -1,0 +1,27 @@
+"""slimsearch searches for the best way to prune a vision-language model.
+
+from slimsearch import Settings, search
+result = search(Settings(ratio=0.5))
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slimsearch.api import Result, resume, search
+    from slimsearch.settings import Settings
+
+__version__ = "0.1.0"
+__all__ = ["Result", "Settings", "resume", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use, so that `import slimsearch` and `slimsearch --help` stay instant."""
+    if name == "Settings":
+        from slimsearch.settings import Settings
+
+        return Settings
+    if name in __all__:
+        from slimsearch import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'slimsearch' has no attribute '{name}'")

@@ -1,0 +1,175 @@
+"""A whole run as one call: `search(Settings(...))` and `resume(folder)`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from slimsearch import assembly, finish, policy, run, settings
+from slimsearch.assembly import Bench
+from slimsearch.candidate import Round
+from slimsearch.errors import ModelError, RunError
+from slimsearch.finish import Champion, Examiner, Row
+from slimsearch.loop import play
+from slimsearch.policy import Policy
+from slimsearch.run import Run
+from slimsearch.settings import DEMO, Settings
+from slimsearch.watch import Watch
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found. `table` compares models on data that was not calibrated on."""
+
+    folder: Path
+    policy: Policy
+    total: float
+    terms: dict[str, float]
+    sparsity: float
+    correlation: float | None  # rank correlation of stitched and exact totals of the finalists
+    table: tuple[Row, ...]
+    rounds: tuple[Round, ...]
+    seconds: dict[str, float]  # by stage
+
+    @property
+    def model(self) -> Path:
+        """The pruned model as a Hugging Face folder."""
+        return self.folder / "model"
+
+    def as_dict(self) -> dict[str, Any]:
+        facts = asdict(self)
+        facts |= {"folder": str(self.folder), "model": str(self.model)}
+        facts["policy"] = self.policy.tables
+        del facts["rounds"]
+        return facts
+
+
+def search(chosen: Settings, watch: Watch | None = None) -> Result:
+    """Searches as the settings say, in a new run folder."""
+    watch = watch or Watch()
+    settings.checked(chosen)
+    folder = Path(chosen.out) if chosen.out else free_folder(chosen)
+    given = assembly.gather(chosen)
+    bench = assembly.load(given, watch)
+    with run.create(folder, chosen, assembly.fingerprint(given)) as opened:
+        return _carry_out(bench, opened, watch)
+
+
+def resume(folder: Path | str, watch: Watch | None = None) -> Result:
+    """Goes on with a search that was interrupted, to the same end as an unbroken one."""
+    watch, folder = watch or Watch(), Path(folder)
+    run.check_folder(folder)
+    given = assembly.gather(settings.read(folder / "settings.toml"))
+    with run.reopen(folder) as opened:
+        _check_same(folder, opened.start["fingerprint"], assembly.fingerprint(given))
+        if opened.finished:
+            raise RunError(f"{folder} is finished. Its champion is {folder / 'best.toml'}.")
+        return _carry_out(assembly.load(given, watch), opened, watch)
+
+
+def free_folder(chosen: Settings) -> Path:
+    """runs/<model>-<ratio>-<seed>, numbered on while that is taken."""
+    name = "demo" if chosen.model == DEMO else Path(chosen.model).name
+    first = Path("runs") / f"{name}-{chosen.ratio:g}-{chosen.seed}"
+    folder, number = first, 2
+    while folder.exists():
+        folder, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return folder
+
+
+def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
+    """The run itself. The table's last row is the model that is exported."""
+    loop, vlm = bench.loop, bench.loop.evaluator.vlm
+    original = vlm.projector_state()
+    examiner = Examiner(loop, bench.tasks, bench.held_out, watch)
+    examiner.examine("dense")
+    _check_sane(bench, examiner.rows[0])
+    position = play(loop, opened, watch)
+    champion = finish.crown(loop, opened, watch, position)
+    moved = vlm.projector_state()
+    vlm.set_projector(original)
+    with watch.stage("baselines"):
+        finish.prune_uniformly(loop)
+        examiner.examine(f"uniform {loop.settings.solver}")
+        if loop.trainer is not None:
+            finish.prune_policy(loop, champion.policy)
+            examiner.examine("searched")
+    vlm.set_projector(moved)
+    champion.put_on(loop)
+    finish.polish(loop, watch)
+    examiner.examine("searched + projector" if loop.trainer else "searched")
+    facts = _facts(bench, champion, examiner)
+    with watch.stage("export"):
+        bench.exporter.write(vlm, opened.folder / "model", facts)
+        opened.save_best(_best(bench, champion, examiner))
+    opened.add_end({**facts, "seconds": watch.seconds})
+    return Result(
+        folder=opened.folder,
+        policy=champion.policy,
+        total=champion.score.total,
+        terms=champion.score.terms,
+        sparsity=facts["sparsity"],
+        correlation=champion.correlation,
+        table=tuple(examiner.rows),
+        rounds=tuple(run.rounds_in(opened.journal.records)),
+        seconds=dict(watch.seconds),
+    )
+
+
+def _facts(bench: Bench, champion: Champion, examiner: Examiner) -> dict[str, Any]:
+    """What the exported folder and the journal's last line record."""
+    return {
+        **assembly.facts(bench),
+        "policy": champion.policy.tables,
+        "champion": champion.score.candidate,
+        "total": champion.score.total,
+        "terms": champion.score.terms,
+        "correlation": champion.correlation,
+        "table": [asdict(row) for row in examiner.rows],
+    }
+
+
+def _best(bench: Bench, champion: Champion, examiner: Examiner) -> str:
+    settings_ = bench.given.settings
+    about = (
+        f"{settings_.ratio:g} of {Path(settings_.model).name}, found by {settings_.strategy} over "
+        f"{settings_.policy}."
+    )
+    found = {"sparsity": examiner.rows[-1].sparsity, **champion.score.terms}
+    return policy.write(champion.policy, "best", about, {**found, **examiner.rows[-1].figures})
+
+
+def _check_sane(bench: Bench, dense: Row) -> None:
+    """A model whose own figures are not finite cannot be searched."""
+    for name, value in dense.figures.items():
+        if not isfinite(value):
+            raise ModelError(
+                f"{bench.given.checkpoint.folder} gives a {name} of {value} before anything is "
+                f"pruned: its weights hold NaN or infinity. Fetch it again, or try --dtype float32."
+            )
+
+
+def _check_same(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuses to go on under other conditions, and names each difference."""
+    before, after = _flat(then), _flat(now)
+    differences = [
+        f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    if differences:
+        raise RunError(
+            f"{folder} was begun under other conditions and would not end the same: "
+            f"{'; '.join(differences)}. Restore them, or start a new run."
+        )
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested facts as one level of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found

@@ -1,0 +1,90 @@
+"""Moves genes onto the target: the share of all prunable weights that a policy removes.
+
+A gene's value is a share of `size` weights, so the budget is a weighted mean. Repair walks one
+gene at a time towards the target, at random among the moves that come closer, and stops where no
+single move does. It is a pure function of (genes, random state) and leaves a met target alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimsearch.candidate import Genes
+from slimsearch.errors import PolicyError
+from slimsearch.policy import Gene
+
+TOLERANCE = 0.01  # SlimLLaVA, section 4.1: the mean ratio stays within p0 +- 0.01
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`fixed` weights of `total` go whatever the genes say (lines with a number)."""
+
+    genes: tuple[Gene, ...]
+    target: float
+    total: int
+    fixed: float = 0.0
+
+    def removed(self, genes: Genes) -> float:
+        """The share of all prunable weights that these genes remove."""
+        chosen = (g.choices[i] * g.size for g, i in zip(self.genes, genes, strict=True))
+        return (self.fixed + sum(chosen)) / self.total
+
+    def reach(self) -> tuple[float, float]:
+        """The least and the greatest share that any genes remove."""
+        lowest = sum(g.choices[0] * g.size for g in self.genes)
+        highest = sum(g.choices[-1] * g.size for g in self.genes)
+        return (self.fixed + lowest) / self.total, (self.fixed + highest) / self.total
+
+    def check(self) -> None:
+        """Refuses a target that no genes meet, and says what can be met."""
+        low, high = self.reach()
+        if not low - TOLERANCE <= self.target <= high + TOLERANCE:
+            raise PolicyError(
+                f"Ratio {self.target:g} cannot be met: this policy's ranges remove {low:.3f} to "
+                f"{high:.3f} of the prunable weights. Choose a ratio in that range or widen the "
+                f"ranges (--levels, or the policy file)."
+            )
+
+    def repair(self, genes: Sequence[int], random: np.random.Generator) -> Genes:
+        """The nearest genes (in single steps) whose share is on the target."""
+        moved = [int(i) for i in genes]
+        gap = (self.target - self.removed(tuple(moved))) * self.total
+        while moves := self._closer(moved, gap):
+            where, step, change = moves[random.integers(len(moves))]
+            moved[where] += step
+            gap -= change
+        if abs(gap) > TOLERANCE * self.total:
+            moved = self._jump(moved)
+        return tuple(moved)
+
+    def _closer(self, genes: list[int], gap: float) -> list[tuple[int, int, float]]:
+        """Single steps (gene, step, weights) that shrink the gap to the target."""
+        step = 1 if gap > 0 else -1
+        moves = []
+        for where, (gene, index) in enumerate(zip(self.genes, genes, strict=True)):
+            if 0 <= index + step < len(gene.choices):
+                change = (gene.choices[index + step] - gene.choices[index]) * gene.size
+                if abs(gap - change) < abs(gap) - 1e-9 * self.total:
+                    moves.append((where, step, change))
+        return moves
+
+    def _jump(self, genes: list[int]) -> list[int]:
+        """The best change of one or two genes at once, for budgets that single steps miss."""
+        best, nearest = genes, abs(self.removed(tuple(genes)) - self.target)
+        for a in range(len(genes)):
+            for b in range(a, len(genes)):
+                for i in range(len(self.genes[a].choices)):
+                    for j in range(len(self.genes[b].choices)):
+                        trial = list(genes)
+                        trial[a], trial[b] = i, j
+                        miss = abs(self.removed(tuple(trial)) - self.target)
+                        if miss < nearest - 1e-12:
+                            best, nearest = trial, miss
+                        if nearest <= TOLERANCE:
+                            return best
+        raise PolicyError(
+            f"Ratio {self.target:g} cannot be met within {TOLERANCE}: the nearest that these "
+            f"levels give is off by {nearest:.3f}. Use a finer step in --levels or the policy file."
+        )

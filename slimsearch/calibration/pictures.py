@@ -1,0 +1,72 @@
+"""Opens a picture file, or says which one is missing, damaged, too large or no picture at all."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from slimsearch.errors import CalibrationError
+
+MOST_PIXELS = 50_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others may start outside programs
+
+
+def check_picture(file: Path, origin: str) -> str:
+    """Reads the picture from end to end; the hash of its file is its identity."""
+    with _refused(file, origin):
+        with _opened(file, origin) as picture:
+            picture.verify()
+        with _opened(file, origin) as picture:  # verify() misses what is cut off
+            picture.convert("RGB")
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load_picture(file: Path, origin: str) -> Image.Image:
+    """The picture as RGB; `origin` names its record in an error."""
+    with _refused(file, origin), _opened(file, origin) as picture:
+        return picture.convert("RGB")
+
+
+def _opened(file: Path, origin: str) -> Image.Image:
+    """The picture with only its header read, which is enough to refuse a decompression bomb."""
+    picture = Image.open(file, formats=FORMATS)
+    if picture.width * picture.height > MOST_PIXELS:
+        picture.close()
+        raise _too_large(file, origin, f"has {picture.width} x {picture.height} pixels")
+    return picture
+
+
+@contextmanager
+def _refused(file: Path, origin: str) -> Iterator[None]:
+    """Turns whatever a decoder throws into an error that names the record and the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata does no harm; size is checked by us
+            yield
+    except CalibrationError:
+        raise
+    except FileNotFoundError:
+        raise CalibrationError(f"{origin}: there is no picture {file}. Put it there.") from None
+    except Image.DecompressionBombError:
+        raise _too_large(file, origin, "is a decompression bomb") from None
+    except Image.UnidentifiedImageError:
+        raise CalibrationError(
+            f"{origin}: {file} is no picture that can be read ({', '.join(FORMATS)}). "
+            f"Convert or replace it, or drop the record."
+        ) from None
+    except Exception as error:  # a damaged file can make a decoder fail in any way
+        raise CalibrationError(
+            f"{origin}: the picture {file} is damaged or cut short ({error}). Replace it or drop "
+            f"the record."
+        ) from None
+
+
+def _too_large(file: Path, origin: str, found: str) -> CalibrationError:
+    return CalibrationError(
+        f"{origin}: the picture {file} {found}; {MOST_PIXELS // 1_000_000} million pixels are the "
+        f"most. Scale it down or drop the record."
+    )

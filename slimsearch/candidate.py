@@ -1,0 +1,62 @@
+"""What a search talks about: a candidate policy, its score, a closed round. All frozen."""
+
+from dataclasses import dataclass, field
+from math import inf, isfinite
+
+from slimsearch.policy import Policy
+
+Genes = tuple[int, ...]  # one index into each gene's choices
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One policy on trial; `name` is '7-03' for the third candidate of round 7."""
+
+    name: str
+    genes: Genes
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one candidate got. Lower totals are better; a failed candidate totals infinity."""
+
+    candidate: str
+    genes: Genes
+    total: float
+    terms: dict[str, float] = field(default_factory=dict)
+    sparsity: float = 0.0
+    seconds: float = 0.0
+    projector: int = 0  # the projector version it was measured under
+    failure: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return isfinite(self.total)
+
+
+def failed(candidate: Candidate, projector: int, reason: str) -> Score:
+    return Score(candidate.name, candidate.genes, inf, projector=projector, failure=reason)
+
+
+@dataclass(frozen=True)
+class ProjectorStep:
+    """How one projector step went: answer loss on held-out pairs before and after."""
+
+    before: float
+    after: float
+    kept: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One closed round; `weights` are the neighbour-density weights of its scores, in order."""
+
+    index: int
+    scores: tuple[Score, ...]
+    weights: tuple[float, ...]
+    champion: Score
+    projector: int  # the version after this round's step
+    step: ProjectorStep | None
+    seconds: float

@@ -1,0 +1,163 @@
+"""A model folder in Hugging Face format, as files: what it holds, whether it is whole, a copy of it
+with some tensors replaced. Only safetensors is ever opened."""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slimsearch import files
+from slimsearch.errors import ModelError
+from slimsearch.settings import DEMO
+from slimsearch.shelf import PACKAGE
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken")  # everything beside the weights
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    config: Mapping[str, Any]
+    shards: Mapping[str, str]  # key on disk -> file name
+
+    @property
+    def model_type(self) -> str:
+        return self.config["model_type"]
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the configuration and of every shard."""
+        names = ["config.json", *sorted(set(self.shards.values()))]
+        return {name: files.sha256(self.folder / name) for name in names}
+
+    def dtype(self, key: str) -> torch.dtype:
+        """The dtype of one tensor on disk."""
+        with safe_open(self.folder / self.shards[key], "pt") as shard:
+            return shard.get_slice(key)[:0].dtype
+
+    def copy(self, folder: Path, changed: Mapping[str, Tensor]) -> None:
+        """Writes the model again into an existing folder, some tensors replaced.
+
+        Names, dtypes and shards stay as they are; what is not in `changed` keeps its bytes.
+        """
+        for name in sorted(set(self.shards.values())):
+            with safe_open(self.folder / name, "pt") as shard:
+                tensors = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118
+                metadata = shard.metadata()
+            for key in tensors.keys() & changed.keys():
+                tensors[key] = changed[key].detach().to("cpu", tensors[key].dtype).contiguous()
+            with files.writing(folder / name):
+                save_file(tensors, folder / name, metadata=metadata)
+        for file in sorted(self.folder.iterdir()):
+            if file.is_file() and file.suffix in COPIED:
+                shutil.copyfile(file, folder / file.name)
+
+
+def find(source: str) -> Checkpoint:
+    """The checkpoint behind 'demo', a folder or a hub id, checked to be whole."""
+    folder = _folder(source)
+    config = _json(folder / "config.json", "every model folder has one; save_pretrained writes it")
+    if not isinstance(config.get("model_type"), str):
+        raise ModelError(f"{folder / 'config.json'} names no model_type, so it is no model's.")
+    shards = _shards(folder)
+    _check_whole(folder, shards)
+    return Checkpoint(folder, config, shards)
+
+
+def _folder(source: str) -> Path:
+    if source == DEMO:
+        return PACKAGE / "demo" / "model"
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{path} is a file; give the folder that holds config.json.")
+    if source.count("/") == 1 and source[0] not in "./~" and ".." not in source:
+        return _from_hub(source)
+    raise ModelError(
+        f"There is no model folder {path}. Give a folder in Hugging Face format, a hub id such as "
+        f"llava-hf/llava-1.5-7b-hf, or 'demo'."
+    )
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", *(f"*{suffix}" for suffix in COPIED)]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:  # the hub's client raises a dozen kinds, some of its HTTP library
+        raise ModelError(
+            f"{name} is no folder here and could not be fetched from the hub "
+            f"({type(error).__name__}). Check the name and the network, or give a local folder."
+        ) from error
+
+
+def _shards(folder: Path) -> dict[str, str]:
+    if (folder / INDEX).is_file():
+        found = _json(folder / INDEX, "").get("weight_map")
+        if not isinstance(found, dict) or not found:
+            raise ModelError(f"{folder / INDEX} has no weight_map; fetch the model again.")
+        for name in set(found.values()):
+            if not isinstance(name, str) or Path(name).name != name:
+                raise ModelError(
+                    f"{folder / INDEX} names the shard {name!r}, which lies outside the folder. "
+                    f"Refused: shards are plain file names."
+                )
+        return found
+    if (folder / SINGLE).is_file():
+        return dict.fromkeys(_keys(folder / SINGLE), SINGLE)
+    others = sorted(file.name for file in folder.glob("*.bin"))
+    hint = f" Pickled weights ({others[0]}) are never opened." if others else ""
+    raise ModelError(
+        f"{folder} holds neither {SINGLE} nor {INDEX}.{hint} Save the model again with "
+        f"save_pretrained(..., safe_serialization=True)."
+    )
+
+
+def _check_whole(folder: Path, shards: Mapping[str, str]) -> None:
+    for name in sorted(set(shards.values())):
+        file = folder / name
+        if not file.is_file():
+            raise ModelError(f"{file} is missing though {INDEX} names it; fetch the model again.")
+        if file.resolve().parent != folder.resolve() and not _in_hub_cache(file):
+            raise ModelError(f"{file} is a link out of its folder. Refused; copy the file in.")
+        missing = {key for key, place in shards.items() if place == name} - set(_keys(file))
+        if missing:
+            raise ModelError(f"{file} lacks the tensor {min(missing)}; fetch the model again.")
+
+
+def _in_hub_cache(file: Path) -> bool:
+    """True for <cache>/models--x--y/snapshots/<revision>/name -> ../../blobs/<hash>."""
+    target = file.resolve()
+    return target.parent.name == "blobs" and target.parent.parent in file.absolute().parents
+
+
+def _keys(file: Path) -> Iterable[str]:
+    try:
+        with safe_open(file, "pt") as shard:
+            return list(shard.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{file} is damaged or cut short ({error}); fetch the model again."
+        ) from None
+
+
+def _json(file: Path, why: str) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"There is no {file}; {why}.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{file} is no readable JSON ({error}); fetch the model again.") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{file} holds no JSON object; fetch the model again.")
+    return found

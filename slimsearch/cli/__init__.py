@@ -1,0 +1,71 @@
+"""The command line: one file for each command; each parses, calls, prints and sets the exit code.
+
+0 ok, 1 our bug, 2 usage, 3 input refused, 4 run folder locked, damaged or incompatible,
+5 resources gone but resumable, 130/143 interrupted.
+"""
+
+import sys
+import traceback
+
+import typer
+
+from slimsearch.cli import (
+    doctor,
+    export,
+    generate,
+    list_,
+    plan,
+    prune,
+    resume,
+    run,
+    show,
+    status,
+)
+from slimsearch.errors import SlimsearchError
+
+DEBUG = "--debug"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Searches for the best way to prune a LLaVA-style vision-language model.",
+    epilog=f"{DEBUG}, anywhere on the line, shows the traceback of an error.",
+)
+app.command("run")(run.command)
+app.command("resume")(resume.command)
+app.command("plan")(plan.command)
+app.command("status")(status.command)
+app.command("show")(show.command)
+app.command("prune")(prune.command)
+app.command("export")(export.command)
+app.command("generate")(generate.command)
+app.command("list")(list_.command)
+app.command("doctor")(doctor.command)
+
+
+def main() -> None:
+    """The entry point of `slimsearch`."""
+    debug = DEBUG in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    try:
+        app(args=arguments)
+    except SlimsearchError as error:
+        _complain(str(error), debug)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted.", debug)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)  # whoever read our output has seen enough
+    except Exception as error:
+        _complain(
+            f"{type(error).__name__}: {error} (a bug of slimsearch; {DEBUG} shows where)", debug
+        )
+        sys.exit(1)
+
+
+def _complain(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"slimsearch: {' '.join(message.split())}", file=sys.stderr)

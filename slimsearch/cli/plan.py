@@ -1,0 +1,27 @@
+"""slimsearch plan: what a run would do, need and take, measured on one probe candidate."""
+
+from slimsearch.cli.options import with_settings
+from slimsearch.settings import Settings
+
+
+@with_settings
+def command(settings: Settings) -> None:
+    """Say what a run would prune, need and take, from one probe candidate."""
+    show(settings)
+
+
+def show(settings: Settings) -> None:
+    import json
+    from dataclasses import asdict
+
+    from slimsearch import display
+    from slimsearch.display import Display
+    from slimsearch.planning import plan
+
+    with Display() as watch:
+        found = plan(settings, watch)
+    if settings.json:
+        display.say(json.dumps(asdict(found), indent=2))
+        return
+    display.grid(f"Plan for {settings.model}", ("what", "value"), found.lines())
+    display.grid("Seconds, from one probe candidate", ("stage", "estimate"), found.times())

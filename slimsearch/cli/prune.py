@@ -1,0 +1,30 @@
+"""slimsearch prune: one policy, pruned exactly, without a search."""
+
+from slimsearch.cli.options import with_settings
+from slimsearch.settings import Settings
+
+
+@with_settings
+def command(settings: Settings) -> None:
+    """Prune a model by one policy (uniform unless --policy names another) into --out."""
+    from dataclasses import asdict, replace
+    from json import dumps
+    from pathlib import Path
+
+    from slimsearch import display
+    from slimsearch.display import Display
+    from slimsearch.errors import SettingsError
+    from slimsearch.pruning import prune
+
+    if not settings.out:
+        raise SettingsError("Say where the pruned model goes: --out FOLDER.")
+    if settings.policy == Settings.policy:
+        settings = replace(settings, policy="uniform")
+    with Display() as watch:
+        done = prune(settings, Path(settings.out), watch)
+    rows = [asdict(row) for row in done.table]
+    if settings.json:
+        display.say(dumps({"folder": str(done.folder), "table": rows}, indent=2))
+        return
+    display.results(rows)
+    display.say(f"Wrote {done.folder}.")

@@ -1,0 +1,34 @@
+"""slimsearch show: a policy as bars, one for each part."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    policy: Annotated[
+        str, typer.Argument(help="A policy or space: a name, a file, or a run folder.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show a policy, part by part."""
+    from json import dumps
+
+    from slimsearch import display, shelf
+    from slimsearch import policy as policies
+
+    run = Path(policy)
+    found = policies.read(run / "best.toml" if run.is_dir() else shelf.find("policies", policy))
+    if json:
+        tables = {name: dict(table) for name, table in found.tables.items()}
+        display.say(dumps({"name": found.name, "about": found.about, **tables}, indent=2))
+        return
+    display.say(f"{found.name}: {found.about}")
+    for family, table in found.tables.items():
+        numbers = {key: float(v) for key, v in table.items() if not isinstance(v, str)}
+        ranges = [[key, value] for key, value in table.items() if isinstance(value, str)]
+        if numbers:
+            display.bars(f"[{family}]", numbers)
+        if ranges:
+            display.grid(f"[{family}]", ("part", "range"), ranges)

@@ -1,0 +1,181 @@
+"""Every socket of slimsearch on one page. A plug-in derives from one of these and from nothing else.
+
+A plug-in that has choices is a dataclass whose field names are names of settings; `assembly`
+fills them in. What the types mean: VLM and Batch are in vlm.py, Hessian in hessian.py, LevelStore
+in level_store.py, Policy and Gene in policy.py, Candidate and Score in candidate.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from slimsearch.budget import Budget
+    from slimsearch.candidate import Candidate, Genes, Score
+    from slimsearch.evaluate import Evaluator
+    from slimsearch.hessian import Hessian
+    from slimsearch.level_store import LevelStore
+    from slimsearch.policy import Gene, Matrix, Ranges
+    from slimsearch.vlm import VLM, Calibrated
+
+
+class Family(ABC):
+    """One kind of removal, such as a sparsity ratio for each decoder block.
+
+    `genes({"blocks.*": "-0.10..+0.10 by 0.05"}, matrices, 0.5)` is what can be searched;
+    `edits({"blocks.0": 0.4}, matrices)` is what that means for each matrix;
+    `apply` puts edits on the model and `restore` takes every one of them off again.
+    """
+
+    @abstractmethod
+    def genes(self, ranges: Ranges, matrices: Sequence[Matrix], ratio: float) -> list[Gene]: ...
+
+    @abstractmethod
+    def edits(
+        self, values: Mapping[str, float], matrices: Sequence[Matrix]
+    ) -> dict[str, float]: ...
+
+    @abstractmethod
+    def apply(self, edits: Mapping[str, float], vlm: VLM, store: LevelStore) -> None: ...
+
+    @abstractmethod
+    def restore(self, vlm: VLM, store: LevelStore) -> None: ...
+
+    @abstractmethod
+    def removed(self, edits: Mapping[str, float], matrices: Sequence[Matrix]) -> float:
+        """How many weights the edits remove."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """One matrix at one level. `error` is half tr(dW H dW^T), for every solver alike."""
+
+    weights: Tensor  # [rows, columns]
+    error: float
+
+
+class Solver(ABC):
+    """Chooses which weights of a matrix go, and mends those that stay.
+
+    `prune(weights [rows, columns], hessian, [0.4, 0.5])` gives one Pruned for each level, with
+    exactly round(level * size) zeros each. Pure: neither argument is changed.
+    """
+
+    @abstractmethod
+    def prune(self, weights: Tensor, hessian: Hessian, levels: Sequence[float]) -> list[Pruned]: ...
+
+
+class Architecture(ABC):
+    """Where a model keeps its parts; almost no code. The file is named after the model_type."""
+
+    decoder: ClassVar[str]  # module path of the decoder, its blocks in `.layers`
+    vision: ClassVar[str | None]  # module path of the vision tower
+    projector: ClassVar[str | None]  # module path of what maps pictures into the decoder
+    # Roles that read the same input, in the order in which a block computes them: role -> path
+    # inside the block.
+    stages: ClassVar[tuple[Mapping[str, str], ...]]
+    # Beginnings of keys on disk that newer transformers renamed: on disk -> in the module.
+    renamed: ClassVar[Mapping[str, str]]
+
+
+class Term(ABC):
+    """One part of the objective; lower is better. In objectives/, named after its file."""
+
+    needs_pairs: ClassVar[bool] = False  # it reads pairs, so it changes when the projector moves
+
+    def prepare(self, vlm: VLM) -> None:
+        """Called once with the dense model, for what a term compares with."""
+        return None
+
+    @abstractmethod
+    def measure(self, vlm: VLM, calibrated: Calibrated) -> float: ...
+
+
+class Strategy(ABC):
+    """Proposes genes: a pure function of (seed, what it was told).
+
+    A round: `ask()` gives fresh genes; the search scores them, and `survivors` again when the
+    projector has moved; `tell(genes, totals)` takes all of those.
+    """
+
+    @abstractmethod
+    def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int): ...
+
+    @abstractmethod
+    def ask(self) -> list[Genes]: ...
+
+    @abstractmethod
+    def tell(self, genes: Sequence[Genes], totals: Sequence[float]) -> None: ...
+
+    @property
+    @abstractmethod
+    def survivors(self) -> list[Genes]: ...
+
+
+class Executor(ABC):
+    """Scores candidates, wherever that happens, and yields the scores in the order given.
+
+    `projector` is the version on the model now; `earlier` holds, by candidate, scores whose terms
+    without pairs can be taken over.
+    """
+
+    @abstractmethod
+    def score(
+        self,
+        candidates: Sequence[Candidate],
+        evaluator: Evaluator,
+        projector: int,
+        earlier: Mapping[str, Score],
+    ) -> Iterator[Score]: ...
+
+
+class Exporter(ABC):
+    """`write(vlm, folder, facts)` leaves a whole artefact in a new folder, or nothing."""
+
+    @abstractmethod
+    def write(self, vlm: VLM, folder: Path, facts: Mapping[str, Any]) -> None: ...
+
+
+class Runtime(ABC):
+    """Runs an exported model: `open(folder)` gives a Session."""
+
+    @abstractmethod
+    def open(self, folder: Path) -> Session: ...
+
+
+class Session(ABC):
+    """One model in memory. Logits are those of the last token, [vocabulary]."""
+
+    @abstractmethod
+    def prefill(self, question: str, picture: Path | None) -> Tensor: ...
+
+    @abstractmethod
+    def decode(self, token: int) -> Tensor: ...
+
+    @abstractmethod
+    def text(self, tokens: Sequence[int]) -> str: ...
+
+    @property
+    @abstractmethod
+    def end(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+
+
+class Task(ABC):
+    """Measures what a model can do, on data that was not calibrated on: figure -> value."""
+
+    @abstractmethod
+    def measure(self, vlm: VLM, held_out: Calibrated) -> dict[str, float]: ...
+
+
+OF_KIND: dict[str, type] = {
+    "families": Family, "solvers": Solver, "architectures": Architecture, "objectives": Term,
+    "strategies": Strategy, "executors": Executor, "exporters": Exporter, "runtimes": Runtime,
+    "tasks": Task,
+}  # fmt: skip

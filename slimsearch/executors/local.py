@@ -1,0 +1,19 @@
+"""Scores candidates one after the other in this process."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from slimsearch.candidate import Candidate, Score
+from slimsearch.contracts import Executor
+from slimsearch.evaluate import Evaluator
+
+
+class Local(Executor):
+    def score(
+        self,
+        candidates: Sequence[Candidate],
+        evaluator: Evaluator,
+        projector: int,
+        earlier: Mapping[str, Score],
+    ) -> Iterator[Score]:
+        for candidate in candidates:
+            yield evaluator.score(candidate, projector, earlier.get(candidate.name))

@@ -1,0 +1,61 @@
+"""A model folder like the one it came from: same tensors, names and dtypes, zeros exact.
+
+It loads with plain from_pretrained. No sparsity_config is written: engines refuse it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from slimsearch import files
+from slimsearch.contracts import Exporter
+from slimsearch.errors import RunError
+from slimsearch.vlm import VLM
+
+
+class HuggingFace(Exporter):
+    def write(self, vlm: VLM, folder: Path, facts: Mapping[str, Any]) -> None:
+        if folder.exists():
+            raise RunError(f"{folder} exists already; choose another folder or remove it.")
+        changed = _changed(vlm)
+        with files.new_folder(folder) as temporary:
+            vlm.checkpoint.copy(temporary, changed)
+            (temporary / "slimsearch.json").write_text(json.dumps(dict(facts), indent=2), "utf-8")
+            (temporary / "README.md").write_text(_card(vlm, facts), "utf-8")
+
+
+def _changed(vlm: VLM) -> dict[str, Tensor]:
+    """Every prunable matrix and the projector, under their keys on disk."""
+    changed = {
+        vlm.disk_name(vlm.matrix_parameter(matrix.name)): vlm.linear(matrix.name).weight
+        for matrix in vlm.matrices
+    }
+    if vlm.projector is not None:
+        for name, weight in vlm.projector.state_dict().items():
+            changed[vlm.disk_name(f"{vlm.architecture.projector}.{name}")] = weight
+    return changed
+
+
+def _card(vlm: VLM, facts: Mapping[str, Any]) -> str:
+    """The folder's README: what was removed, and how it scored."""
+    zeros = sum(int((vlm.linear(m.name).weight == 0).sum()) for m in vlm.matrices)
+    share = zeros / sum(matrix.size for matrix in vlm.matrices)
+    lines = [
+        f"# {facts.get('base', vlm.checkpoint.folder.name)}, written by slimsearch",
+        "",
+        f"{share:.1%} of the weights in the decoder's attention and MLP matrices are zero.",
+    ]
+    for family, table in facts.get("policy", {}).items():
+        lines += ["", f"| {family} | |", "|---|---|"]
+        lines += [f"| {part} | {value:g} |" for part, value in table.items()]
+    if facts.get("table"):
+        lines += ["", "| model | sparsity | perplexity | accuracy | answer loss |"]
+        lines += ["|---|---|---|---|---|"]
+    for row in facts.get("table", ()):
+        cells = [row["figures"].get(key) for key in ("perplexity", "accuracy", "answer_loss")]
+        shown = " | ".join("-" if cell is None else f"{cell:.4g}" for cell in cells)
+        lines.append(f"| {row['name']} | {row['sparsity']:.3f} | {shown} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,52 @@
+"""Weights removed one by one: a sparsity ratio for each decoder block, or for each matrix."""
+
+from collections.abc import Mapping, Sequence
+
+from slimsearch.contracts import Family
+from slimsearch.errors import PolicyError
+from slimsearch.level_store import LevelStore
+from slimsearch.policy import Gene, Matrix, Ranges, matching, parse_levels, unmatched
+from slimsearch.vlm import VLM
+
+
+class LayerSparsity(Family):
+    """Globs name blocks ('blocks.*') or matrices ('blocks.*.down'); what none names stays dense."""
+
+    def genes(self, ranges: Ranges, matrices: Sequence[Matrix], ratio: float) -> list[Gene]:
+        names = [name for matrix in matrices for name in (matrix.block, matrix.name)]
+        for glob in unmatched(ranges, names):
+            raise PolicyError(
+                f"[layer_sparsity] '{glob}' names no part of this model. Parts are called "
+                f"{matrices[0].block} to {matrices[-1].block}, matrices {matrices[0].name} and so on."
+            )
+        sizes: dict[str, int] = {}
+        choices: dict[str, tuple[float, ...]] = {}
+        for matrix in matrices:
+            if found := _line(ranges, matrix):
+                key, value = found
+                sizes[key] = sizes.get(key, 0) + matrix.size
+                choices[key] = parse_levels(value, ratio, f"[layer_sparsity] '{key}'")
+        return [Gene("layer_sparsity", key, choices[key], sizes[key]) for key in sizes]
+
+    def edits(self, values: Mapping[str, float], matrices: Sequence[Matrix]) -> dict[str, float]:
+        found = {matrix.name: _line(values, matrix) for matrix in matrices}
+        return {name: float(line[1]) for name, line in found.items() if line and float(line[1]) > 0}
+
+    def apply(self, edits: Mapping[str, float], vlm: VLM, store: LevelStore) -> None:
+        store.stitch(vlm, edits)
+
+    def restore(self, vlm: VLM, store: LevelStore) -> None:
+        store.restore(vlm)
+
+    def removed(self, edits: Mapping[str, float], matrices: Sequence[Matrix]) -> float:
+        return sum(edits.get(matrix.name, 0.0) * matrix.size for matrix in matrices)
+
+
+def _line(ranges: Ranges, matrix: Matrix) -> tuple[str, str | float] | None:
+    """The last line that names this matrix or its block, as (the part's name, value)."""
+    found = None
+    for glob, value in ranges.items():
+        for name in (matrix.block, matrix.name):
+            if matching({glob: value}, name):
+                found = name, value
+    return found

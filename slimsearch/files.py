@@ -1,0 +1,76 @@
+"""Whole files or none: everything is written beside its place, synced, then renamed into it."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slimsearch.errors import ResourceError
+
+
+def write(file: Path, content: bytes) -> None:
+    """Replaces a file in one step."""
+    with writing(file), tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as stream:
+        temporary = Path(stream.name)
+        try:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(file.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` at the end of the block, or vanishes with it."""
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            temporary.chmod(0o755)
+            temporary.replace(folder)
+            sync_folder(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turns the system's refusals (full disk, no permission) into a clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"{place} could not be written: {error.strerror or error}. Free space or choose another "
+            f"place; what was written before is whole."
+        ) from error
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in this folder survive a power cut."""
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

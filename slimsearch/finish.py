@@ -1,0 +1,165 @@
+"""From the survivors to a champion: exact prunes, a last projector step, the final table.
+
+Candidates were ranked on models stitched from the level store. The best few are pruned again,
+sequentially and exactly, under the projector that the search ended with; the best of those wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from slimsearch.candidate import Candidate, Score, failed
+from slimsearch.contracts import Task
+from slimsearch.errors import ResourceError, SolverError
+from slimsearch.level_store import Packed, prune_exactly
+from slimsearch.loop import SPARSITY, Loop, Position, score_all
+from slimsearch.policy import Policy
+from slimsearch.run import Run
+from slimsearch.vlm import Calibrated
+from slimsearch.watch import Watch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table: a model and what it can do on held-out data."""
+
+    name: str
+    sparsity: float
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The winner with its exactly pruned weights."""
+
+    score: Score
+    policy: Policy
+    weights: dict[str, Packed]
+    correlation: float | None  # rank correlation of stitched and exact totals of the finalists
+    finalists: tuple[Score, ...]
+
+    def put_on(self, loop: Loop) -> None:
+        """Puts the winner on the model."""
+        loop.evaluator.put_on(self.policy)
+        loop.evaluator.store.restore(loop.evaluator.vlm)
+        loop.evaluator.store.place(loop.evaluator.vlm, self.weights)
+
+
+class Examiner:
+    """Fills the final table: the same tasks and held-out data for every row."""
+
+    def __init__(self, loop: Loop, tasks: Mapping[str, Task], held_out: Calibrated, watch: Watch):
+        self._loop, self._tasks, self._held_out, self._watch = loop, tasks, held_out, watch
+        self.rows: list[Row] = []
+
+    def examine(self, name: str) -> None:
+        """Adds a row for the model as it stands."""
+        vlm, store = self._loop.evaluator.vlm, self._loop.evaluator.store
+        with self._watch.stage("evaluation"):
+            figures: dict[str, float] = {}
+            for task in self._tasks.values():
+                figures |= task.measure(vlm, self._held_out)
+            self.rows.append(Row(name, store.sparsity(vlm), figures))
+
+
+def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
+    """Prunes the finalists exactly; the best of them wins."""
+    finalists = _finalists(loop, run, watch, position)
+    exact: list[Score] = []
+    best: tuple[Score, dict[str, Packed]] | None = None
+    with watch.stage("finalists", len(finalists)) as advance:
+        for stitched in finalists:
+            score, packed = _exact(loop, position, stitched)
+            exact.append(score)
+            if score.ok and (best is None or score.total < best[0].total):
+                best = score, packed
+            advance()
+    if best is None:
+        raise ResourceError(f"Every finalist failed; the last one: {exact[-1].failure}.")
+    score, packed = best
+    policy = loop.space.decode(score.genes)
+    return Champion(score, policy, packed, _rank_correlation(finalists, exact), tuple(exact))
+
+
+def polish(loop: Loop, watch: Watch) -> None:
+    """A longer projector step for the champion alone, then the projector as it will be saved."""
+    vlm = loop.evaluator.vlm
+    if loop.trainer is not None and loop.settings.final_steps:
+        with watch.stage("projector"):
+            loop.trainer.step(
+                [lambda: None],
+                [1.0],
+                lambda: None,
+                loop.settings.final_steps,
+                np.random.default_rng([loop.settings.seed, 0]),
+            )
+    state = {key: weight.to(vlm.disk_dtype) for key, weight in vlm.projector_state().items()}
+    vlm.set_projector(state)
+
+
+def prune_uniformly(loop: Loop) -> None:
+    """The baseline: every prunable matrix at the same ratio, pruned exactly."""
+    vlm = loop.evaluator.vlm
+    loop.evaluator.restore()
+    levels = {matrix.name: loop.settings.ratio for matrix in vlm.matrices}
+    prune_exactly(loop.evaluator.store, vlm, loop.hessian_batches, levels, loop.solver, loop.tokens)
+
+
+def prune_policy(
+    loop: Loop, policy: Policy, advance: Callable[[], None] = lambda: None
+) -> dict[str, Packed]:
+    """Puts a policy on the model, its sparsity pruned exactly rather than stitched."""
+    evaluator = loop.evaluator
+    evaluator.put_on(policy)
+    family = evaluator.families.get(SPARSITY)
+    if family is None:
+        return {}
+    levels = family.edits(policy.tables.get(SPARSITY, {}), evaluator.vlm.matrices)
+    return prune_exactly(
+        evaluator.store,
+        evaluator.vlm,
+        loop.hessian_batches,
+        levels,
+        loop.solver,
+        loop.tokens,
+        advance,
+    )
+
+
+def _finalists(loop: Loop, run: Run, watch: Watch, position: Position) -> list[Score]:
+    """The best survivors, scored under the last projector."""
+    stale = [
+        score
+        for genes in loop.strategy.survivors
+        if (score := position.scores[genes]).projector != position.projector
+    ]
+    candidates = [Candidate(s.candidate, s.genes, loop.space.decode(s.genes)) for s in stale]
+    with watch.stage("finalists", len(candidates)):
+        fresh = score_all(loop, run, watch, position, candidates)
+    position.scores.update({score.genes: score for score in fresh})
+    alive = [position.scores[genes] for genes in loop.strategy.survivors]
+    return sorted(alive, key=lambda score: score.total)[: loop.settings.finalists]
+
+
+def _exact(loop: Loop, position: Position, stitched: Score) -> tuple[Score, dict[str, Packed]]:
+    """A finalist pruned exactly and scored; what fails scores infinity."""
+    candidate = Candidate(stitched.candidate, stitched.genes, loop.space.decode(stitched.genes))
+    try:
+        packed = prune_policy(loop, candidate.policy)
+        terms = loop.evaluator.measure()
+    except (torch.OutOfMemoryError, MemoryError, SolverError) as error:
+        return failed(candidate, position.projector, f"{type(error).__name__}: {error}"), {}
+    total = loop.evaluator.total(terms)
+    return replace(stitched, total=total, terms=terms, projector=position.projector), packed
+
+
+def _rank_correlation(stitched: Sequence[Score], exact: Sequence[Score]) -> float | None:
+    """Spearman's, or None for fewer than three."""
+    if len(stitched) < 3:
+        return None
+    a, b = (np.argsort(np.argsort([s.total for s in scores])) for scores in (stitched, exact))
+    return float(np.corrcoef(a, b)[0, 1])

@@ -1,0 +1,31 @@
+"""Where every search starts: the genes nearest to uniform, then random ones, all on budget."""
+
+import numpy as np
+
+from slimsearch.budget import Budget
+from slimsearch.candidate import Genes
+
+
+def first_generation(budget: Budget, count: int, random: np.random.Generator) -> list[Genes]:
+    """At most `count` different genes; fewer where the space holds no more."""
+    found = [uniform_genes(budget, random)]
+    for _ in range(20 * count):
+        if len(found) == count:
+            break
+        drawn = random_genes(budget, random)
+        if drawn not in found:
+            found.append(drawn)
+    return found
+
+
+def uniform_genes(budget: Budget, random: np.random.Generator) -> Genes:
+    """Every gene at the choice nearest to the target."""
+    nearest = [
+        min(range(len(gene.choices)), key=lambda i: abs(gene.choices[i] - budget.target))
+        for gene in budget.genes
+    ]
+    return budget.repair(nearest, random)
+
+
+def random_genes(budget: Budget, random: np.random.Generator) -> Genes:
+    return budget.repair([int(random.integers(len(gene.choices))) for gene in budget.genes], random)

@@ -1,0 +1,83 @@
+"""An append-only file of JSON lines, each with its CRC: the only truth about a run.
+
+A line is `<crc32, 8 hex digits> <json>`. A torn last line (a crash while writing) is dropped; a
+bad line in the middle is refused with its offset, because what follows it cannot be trusted.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from slimsearch import files
+from slimsearch.errors import RunError
+
+Record = dict[str, Any]
+
+
+def read(file: Path) -> tuple[list[Record], int]:
+    """All whole records, and the offset where the next one belongs."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}.") from None
+    records: list[Record] = []
+    offset = 0
+    while offset < len(content):
+        end = content.find(b"\n", offset)
+        record = _parse(content[offset:end]) if end >= 0 else None
+        if record is None:
+            if end < 0 or end + 1 == len(content):
+                break
+            raise RunError(
+                f"{file} is damaged at byte {offset} (line {len(records) + 1}). Lines after it "
+                f"cannot be trusted; restore the file or cut it at that byte to go on from there."
+            )
+        records.append(record)
+        offset = end + 1
+    return records, offset
+
+
+class Journal:
+    """Appends records; each is on disk when `append` returns."""
+
+    def __init__(self, file: Path):
+        new = not file.exists()
+        with files.writing(file):
+            self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            if new:
+                files.sync_folder(file.parent)
+        self.records, end = ([], 0) if new else read(file)
+        with files.writing(file):
+            os.ftruncate(self._handle, end)
+            os.lseek(self._handle, end, os.SEEK_SET)
+        self._file, self._end = file, end
+
+    def append(self, record: Record) -> None:
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+        line = b"%08x %s\n" % (crc32(text), text)
+        with files.writing(self._file):
+            try:
+                written = os.write(self._handle, line)
+                if written < len(line):
+                    raise OSError(28, "No space left on device")
+                os.fsync(self._handle)
+            except OSError:
+                os.ftruncate(self._handle, self._end)
+                os.lseek(self._handle, self._end, os.SEEK_SET)
+                raise
+        self._end += len(line)
+        self.records.append(record)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+def _parse(line: bytes) -> Record | None:
+    """The record of one line, or None where the line is not whole."""
+    mark, _, text = line.partition(b" ")
+    if len(mark) != 8 or b"%08x" % crc32(text) != mark:
+        return None
+    found = json.loads(text)
+    return found if isinstance(found, dict) else None

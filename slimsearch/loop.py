@@ -1,0 +1,202 @@
+"""The search: rounds of candidates, each followed by a projector step. Resuming is replay.
+
+A round, as in SlimLLaVA's Algorithm 1: ask for genes, score them on models stitched from the level
+store, tell the totals, weigh candidates by neighbour density, move the projector. A round that the
+journal holds is told again instead of scored again, so a resumed search goes the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from slimsearch import level_store
+from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
+from slimsearch.contracts import Executor, Solver, Strategy
+from slimsearch.density import neighbour_density
+from slimsearch.errors import ResourceError
+from slimsearch.evaluate import Evaluator
+from slimsearch.projector import ProjectorTrainer
+from slimsearch.run import Run
+from slimsearch.settings import Settings
+from slimsearch.space import Space
+from slimsearch.vlm import Batch
+from slimsearch.watch import Watch
+
+SPARSITY = "layer_sparsity"  # the family whose edits come out of the level store
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The live parts of a search."""
+
+    settings: Settings
+    space: Space
+    evaluator: Evaluator
+    hessian_batches: Sequence[Batch]
+    tokens: str
+    solver: Solver
+    strategy: Strategy
+    executor: Executor
+    trainer: ProjectorTrainer | None
+
+
+@dataclass
+class Position:
+    """Where a search stands: the projector's version and each genes' latest score."""
+
+    projector: int
+    scores: dict[Genes, Score]
+
+
+def play(loop: Loop, run: Run, watch: Watch) -> Position:
+    """Plays every round that the journal does not hold, and returns where that led."""
+    fill_store(loop, run, watch)
+    position = Position(projector=0, scores={})
+    with watch.stage("search", loop.settings.rounds * loop.settings.candidates):
+        for index in range(1, loop.settings.rounds + 1):
+            asked = loop.strategy.ask()
+            if not asked:
+                break  # the strategy has nothing left to propose
+            done = run.closed(index)
+            if done is None:
+                _catch_up(loop, run, position)
+                done = _play_round(loop, run, watch, position, index, asked)
+                run.add_round(done)
+            else:
+                for _ in done.scores:
+                    watch.advance()
+            _tell(loop, position, done)
+            watch.closed(done)
+    _catch_up(loop, run, position)
+    return position
+
+
+def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
+    """Solves every matrix at every level, or reads what this run solved before."""
+    evaluator, folder = loop.evaluator, run.folder / "levels"
+    family = evaluator.families.get(SPARSITY)
+    if family is None:
+        return
+    vlm = evaluator.vlm
+    with watch.stage("level store", len(vlm.blocks) * len(vlm.architecture.stages)) as advance:
+        if folder.is_dir():
+            evaluator.store.load(folder)
+            return
+        level_store.fill(
+            evaluator.store,
+            vlm,
+            loop.hessian_batches,
+            loop.space.levels(family, vlm.matrices),
+            loop.solver,
+            loop.tokens,
+            advance,
+        )
+        evaluator.store.save(folder)
+
+
+def _play_round(
+    loop: Loop, run: Run, watch: Watch, position: Position, index: int, asked: Sequence[Genes]
+) -> Round:
+    """One round that is not in the journal."""
+    began = perf_counter()
+    stale = [
+        position.scores[genes]
+        for genes in loop.strategy.survivors
+        if position.scores[genes].projector != position.projector
+    ]
+    names = {score.genes: score.candidate for score in stale}
+    names |= {
+        genes: f"{index}-{place:02d}"
+        for place, genes in enumerate(asked, 1)
+        if genes not in position.scores or position.scores[genes].projector != position.projector
+    }
+    candidates = [Candidate(names[g], g, loop.space.decode(g)) for g in names]
+    fresh = list(score_all(loop, run, watch, position, candidates))
+    known = {score.genes: score for score in fresh}
+    scores = tuple(known.get(g) or position.scores[g] for g in dict.fromkeys([*names, *asked]))
+    good = [score for score in scores if score.ok]
+    if not good:
+        raise ResourceError(
+            f"Every candidate of round {index} failed; the last one: {scores[-1].failure}. What "
+            f"was scored before is in the journal."
+        )
+    weights = neighbour_density(
+        [loop.space.values(score.genes) for score in good], loop.settings.neighbours
+    )
+    champion = min(good, key=lambda score: score.total)
+    step = _move_projector(loop, run, position, index, good, weights, champion, watch)
+    return Round(
+        index=index,
+        scores=scores,
+        weights=tuple(weights),
+        champion=champion,
+        projector=index if step is not None and step.kept else position.projector,
+        step=step,
+        seconds=perf_counter() - began,
+    )
+
+
+def score_all(
+    loop: Loop, run: Run, watch: Watch, position: Position, candidates: Sequence[Candidate]
+) -> list[Score]:
+    """Scores under the current projector, those that the journal holds for free."""
+    paid = {c.name: run.score_of(c, position.projector) for c in candidates}
+    earlier = {s.candidate: s for s in position.scores.values() if s.ok}
+    todo = [candidate for candidate in candidates if paid[candidate.name] is None]
+    for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier):
+        run.add_score(score)
+        paid[score.candidate] = score
+        watch.scored(score)
+    return [score for c in candidates if (score := paid[c.name]) is not None]
+
+
+def _move_projector(
+    loop: Loop,
+    run: Run,
+    position: Position,
+    index: int,
+    good: Sequence[Score],
+    weights: Sequence[float],
+    champion: Score,
+    watch: Watch,
+) -> ProjectorStep | None:
+    """The round's projector step; a kept one gets the round's number as its version."""
+    if loop.trainer is None:
+        return None
+
+    def putting_on(score: Score):
+        policy = loop.space.decode(score.genes)
+        return lambda: loop.evaluator.put_on(policy)
+
+    with watch.stage("projector"):
+        step = loop.trainer.step(
+            [putting_on(score) for score in good],
+            weights,
+            putting_on(champion),
+            loop.settings.projector_steps,
+            np.random.default_rng([loop.settings.seed, index]),
+        )
+        if step.kept:
+            run.save_projector(index, loop.trainer.state())
+            loop.trainer.version = index
+    return step
+
+
+def _tell(loop: Loop, position: Position, done: Round) -> None:
+    """Passes a round on to the strategy, whether it was played or replayed."""
+    position.scores.update({score.genes: score for score in done.scores})
+    position.projector = done.projector
+    loop.strategy.tell(
+        [score.genes for score in done.scores], [score.total for score in done.scores]
+    )
+
+
+def _catch_up(loop: Loop, run: Run, position: Position) -> None:
+    """After replayed rounds, puts the journal's projector on the model."""
+    if loop.trainer is not None and loop.trainer.version != position.projector:
+        loop.trainer.load(run.load_projector(position.projector))
+        loop.trainer.version = position.projector

@@ -1,0 +1,108 @@
+"""Builds and calls obs_kernel.c: the OBS solve at full speed on a CPU, where a compiler is found.
+
+Compiled once for each machine type into the user's cache folder; without a compiler, or with a
+folder that cannot be written, `load()` is None and obs.py goes on in torch.
+"""
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_suffix(".c")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+COMPILERS = ("cc", "gcc", "clang")
+BLOCK = 128  # as in the C source
+GROUP = 8
+
+
+class _Task(ctypes.Structure):
+    """Mirrors Task in the C source."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "levels", "panels")),
+        *((name, ctypes.c_void_p) for name in ("weights", "upper", "solved", "errors")),
+        *((name, ctypes.c_void_p) for name in ("block", "slab", "scores")),
+        *((name, ctypes.c_int64) for name in ("keep", "group")),
+    )
+
+
+def solve(
+    library: ctypes.CDLL,
+    weights: Tensor,
+    upper: Tensor,
+    counts: Sequence[Sequence[int]],
+    whole_ties: bool,
+    keep: tuple[int, int] | None,
+) -> tuple[Tensor, list[float]]:
+    """As `obs.solve`, for tensors on the CPU."""
+    weights, upper = weights.contiguous(), upper.contiguous()
+    (rows, columns), levels, blocks = weights.shape, len(counts), len(counts[0])
+    tall = library.panel_rows()
+    panels = -(-rows // tall)
+    solved = torch.empty(levels, rows, columns)
+    errors = torch.empty(levels * panels, columns, tall)
+    block = torch.empty(levels * panels, BLOCK, tall)
+    slab = torch.empty(BLOCK // GROUP, columns, GROUP)
+    scores = torch.empty(levels, rows * BLOCK, dtype=torch.int32)
+    losses = torch.empty(blocks, levels, panels, dtype=torch.float64)
+    quotas = torch.tensor(counts, dtype=torch.int64)
+    pointers = [t.data_ptr() for t in (weights, upper, solved, errors, block, slab, scores)]
+    task = _Task(rows, columns, levels, panels, *pointers, *(keep or (0, 0)))
+    library.solve(
+        ctypes.byref(task),
+        ctypes.c_void_p(quotas.data_ptr()),
+        ctypes.c_int(whole_ties),
+        ctypes.c_int(torch.get_num_threads()),
+        ctypes.c_void_p(losses.data_ptr()),
+    )
+    return solved, losses.sum((0, 2)).tolist()
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """The compiled kernel, or None where it cannot be built."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        return None
+    try:
+        library = ctypes.CDLL(str(_built(compiler)))
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: no home folder
+        return None
+    library.panel_rows.restype = ctypes.c_int64
+    library.solve.restype = None
+    return library
+
+
+def _built(compiler: str) -> Path:
+    """The library for this source, compiler and processor, compiled if it is not there yet."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "slimsearch"
+    target = folder / f"obs_kernel-{_key(compiler)}.so"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
+            built = Path(fresh) / target.name
+            command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            built.replace(target)  # whole or not at all, also with two processes at it
+    return target
+
+
+def _key(compiler: str) -> str:
+    """-march=native ties the library to the processor; a home folder may be shared by many."""
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60)
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    flags = next((line for line in lines if line.startswith("flags")), platform.processor())
+    facts = (SOURCE.read_bytes(), version.stdout, platform.machine().encode(), flags.encode())
+    return sha256(b"\0".join((*facts, " ".join(FLAGS).encode()))).hexdigest()[:16]

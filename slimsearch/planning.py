@@ -1,0 +1,152 @@
+"""What a run would prune, need and take, measured on one probe candidate.
+
+The first block is solved at every level and put on the model, the terms are measured once, one
+projector step and one picture of the projector's gradient are taken; the rest is multiplication.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from slimsearch import assembly, level_store
+from slimsearch.assembly import Bench
+from slimsearch.loop import SPARSITY
+from slimsearch.settings import Settings
+from slimsearch.vlm import VLM
+from slimsearch.watch import Watch
+
+
+@dataclass(frozen=True)
+class Plan:
+    model: str
+    model_type: str
+    blocks: int
+    matrices: int
+    parameters: int
+    prunable: int
+    levels: tuple[float, ...]
+    genes: int
+    store_bytes: int  # on disk and in memory alike
+    peak_bytes: int
+    candidates: int
+    seconds: dict[str, float]
+
+    def lines(self) -> list[tuple[str, str]]:
+        levels = ", ".join(f"{level:g}" for level in self.levels)
+        return [
+            ("architecture", self.model_type),
+            ("decoder blocks", str(self.blocks)),
+            ("prunable matrices", str(self.matrices)),
+            ("parameters", f"{self.parameters:,}"),
+            ("prunable", f"{self.prunable:,} ({self.prunable / self.parameters:.0%})"),
+            ("levels", levels or "none: nothing to search"),
+            ("genes", str(self.genes)),
+            ("candidates", f"{self.candidates} and as many survivors as live through a round"),
+            ("level store", f"{_size(self.store_bytes)} on disk, the same in memory"),
+            ("peak memory, estimated", _size(self.peak_bytes)),
+        ]
+
+    def times(self) -> list[tuple[str, str]]:
+        rows = [(stage, f"{seconds:.1f}") for stage, seconds in self.seconds.items()]
+        return [*rows, ("in all", f"{sum(self.seconds.values()):.1f}")]
+
+
+def plan(settings: Settings, watch: Watch) -> Plan:
+    """Loads the model, measures a probe candidate, and estimates the whole run."""
+    bench = assembly.load(assembly.gather(settings), watch)
+    loop, vlm = bench.loop, bench.loop.evaluator.vlm
+    levels = loop.space.levels(loop.evaluator.families[SPARSITY], vlm.matrices)
+    store = _store_bytes(vlm, levels)
+    return Plan(
+        model=settings.model,
+        model_type=bench.given.checkpoint.model_type,
+        blocks=len(vlm.blocks),
+        matrices=len(vlm.matrices),
+        parameters=sum(weight.numel() for weight in vlm.model.parameters()),
+        prunable=sum(matrix.size for matrix in vlm.matrices),
+        levels=tuple(sorted(set().union(*levels.values()))),
+        genes=len(loop.space.genes),
+        store_bytes=store,
+        peak_bytes=_peak_bytes(bench, store),
+        candidates=settings.rounds * settings.candidates,
+        seconds=_probe(bench, levels, watch),
+    )
+
+
+def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[str, float]:
+    """Seconds by stage of a whole run, from one of everything."""
+    loop, settings = bench.loop, bench.loop.settings
+    evaluator, blocks = loop.evaluator, len(loop.evaluator.vlm.blocks)
+    first = {matrix: wanted for matrix, wanted in levels.items() if matrix.startswith("blocks.0.")}
+    with watch.stage("probe"):
+        began = perf_counter()
+        level_store.fill(
+            evaluator.store, evaluator.vlm, loop.hessian_batches, first, loop.solver, loop.tokens,
+            lambda: None, blocks=1,
+        )  # fmt: skip
+        block = perf_counter() - began
+        began = perf_counter()
+        evaluator.store.stitch(evaluator.vlm, {m: max(some) for m, some in first.items() if some})
+        terms = evaluator.measure()
+        score = perf_counter() - began
+        step = _projector_seconds(bench)
+        evaluator.restore()
+        began = perf_counter()
+        for task in bench.tasks.values():
+            task.measure(evaluator.vlm, bench.held_out)
+        evaluation = perf_counter() - began
+    text_only = sum(not term.needs_pairs for term in evaluator.terms.values()) / len(terms)
+    rescored = settings.survivors * (settings.rounds - 1) * (1 - text_only if loop.trainer else 0)
+    rows = 4 if loop.trainer else 3
+    scored = settings.rounds * settings.candidates + rescored
+    return {
+        "load": watch.seconds["load"],
+        "level store": block * blocks,
+        "search": score * scored,
+        "projector": step * (settings.rounds * settings.projector_steps + settings.final_steps),
+        "finalists and baselines": (settings.finalists + rows - 2) * (block * blocks + score),
+        "evaluation": evaluation * rows,
+    }
+
+
+def _projector_seconds(bench: Bench) -> float:
+    """Seconds of one gradient step on the projector."""
+    trainer = bench.loop.trainer
+    if trainer is None:
+        return 0.0
+    before = trainer.state()
+    began = perf_counter()
+    trainer.step([lambda: None], [1.0], lambda: None, 2, np.random.default_rng(0))
+    seconds = (perf_counter() - began) / 2
+    trainer.load(before)
+    return seconds
+
+
+def _store_bytes(vlm: VLM, levels: dict[str, set[float]]) -> int:
+    """A bit for each weight and the values that stay, for every matrix at every level."""
+    width = vlm.disk_dtype.itemsize
+    return sum(
+        matrix.size // 8 + round(matrix.size * (1 - level)) * width
+        for matrix in vlm.matrices
+        for level in levels[matrix.name]
+    )
+
+
+def _peak_bytes(bench: Bench, store: int) -> int:
+    """The model, a dense copy of its matrices, the store, one block's Hessians, activations."""
+    vlm = bench.loop.evaluator.vlm
+    model = sum(weight.numel() * weight.element_size() for weight in vlm.model.parameters())
+    dense = sum(matrix.size for matrix in vlm.matrices) * vlm.dtype.itemsize
+    inputs = [vlm.linear(f"blocks.0.{next(iter(s))}").in_features for s in vlm.architecture.stages]
+    hessians = sum(3 * width * width * 4 for width in inputs)  # H, its factor, scratch
+    largest = max(matrix.size for matrix in vlm.matrices)
+    solving = largest * 4 * 2 * 5
+    tokens = sum(batch.ids.numel() for batch in bench.loop.hessian_batches)
+    return model + dense + store + hessians + solving + 2 * tokens * inputs[0] * vlm.dtype.itemsize
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

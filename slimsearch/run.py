@@ -1,0 +1,211 @@
+"""A run folder: what was chosen, the journal, projectors by round, the level store, the champion.
+
+settings.toml   everything chosen          projectors/   one safetensors file for each round
+journal.jsonl   the only truth             levels/       the level store
+best.toml       the champion, a policy     model/        the champion as a model folder
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import inf
+from pathlib import Path
+from typing import Any, TextIO
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from slimsearch import files, settings
+from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
+from slimsearch.errors import RunError
+from slimsearch.journal import Journal, Record, read
+from slimsearch.settings import Settings
+
+FORMAT = 1
+
+
+class Run:
+    """An open run folder. One process at a time holds it (a kernel lock)."""
+
+    def __init__(self, folder: Path, lock: TextIO):
+        self.folder = folder
+        self._lock = lock
+        self.journal = Journal(folder / "journal.jsonl")
+        self._scores = {
+            (found.candidate, found.projector): found
+            for record in self.journal.records
+            if record["kind"] == "score"
+            for found in [_score(record)]
+        }
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.journal.close()
+        self._lock.close()
+
+    @property
+    def start(self) -> Record:
+        return self.journal.records[0]
+
+    @property
+    def finished(self) -> Record | None:
+        """The last line of a run that ended, with its table."""
+        return next((r for r in self.journal.records if r["kind"] == "end"), None)
+
+    def closed(self, index: int) -> Round | None:
+        """A finished round, as the journal has it."""
+        for record in self.journal.records:
+            if record["kind"] == "round" and record["index"] == index:
+                return _round(record)
+        return None
+
+    def score_of(self, candidate: Candidate, projector: int) -> Score | None:
+        """A score that was already paid for."""
+        found = self._scores.get((candidate.name, projector))
+        if found is not None and found.genes != candidate.genes:
+            raise RunError(
+                f"{self.folder} holds a score of {candidate.name} for other genes than this search "
+                f"proposes: journal and settings belong to different searches."
+            )
+        return found
+
+    def add_score(self, score: Score) -> None:
+        self.journal.append({"kind": "score", **_plain(score)})
+        self._scores[score.candidate, score.projector] = score
+
+    def add_round(self, done: Round) -> None:
+        record = {**asdict(done), "scores": [_plain(s) for s in done.scores]}
+        self.journal.append({"kind": "round", **record, "champion": _plain(done.champion)})
+
+    def add_end(self, facts: Mapping[str, Any]) -> None:
+        self.journal.append({"kind": "end", **facts})
+
+    def save_projector(self, version: int, state: Mapping[str, Tensor]) -> None:
+        """Keeps a projector with its optimiser, hashed into the journal."""
+        file = self._projector(version)
+        files.write(file, save(dict(state), metadata={"format": "pt"}))
+        self.journal.append({"kind": "projector", "version": version, "sha256": files.sha256(file)})
+
+    def load_projector(self, version: int) -> dict[str, Tensor]:
+        file = self._projector(version)
+        wanted = [
+            record["sha256"]
+            for record in self.journal.records
+            if record["kind"] == "projector" and record["version"] == version
+        ]
+        try:
+            if not wanted or files.sha256(file) != wanted[-1]:
+                raise RunError(f"{file} is not the file that the journal names; restore it.")
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{file} cannot be read ({error}); restore it.") from None
+
+    def save_best(self, text: str) -> Path:
+        files.write(self.folder / "best.toml", text.encode())
+        return self.folder / "best.toml"
+
+    def _projector(self, version: int) -> Path:
+        return self.folder / "projectors" / f"{version:04d}.safetensors"
+
+
+def create(folder: Path, chosen: Settings, fingerprint: Mapping[str, Any]) -> Run:
+    """A fresh run folder; one that exists is never overwritten."""
+    if folder.exists() and any(folder.iterdir()):
+        offer = f"slimsearch resume {folder}" if (folder / "journal.jsonl").exists() else ""
+        hint = f" To go on with it: {offer}." if offer else ""
+        raise RunError(f"{folder} already holds files.{hint} Choose another folder with --out.")
+    with files.writing(folder):
+        (folder / "projectors").mkdir(parents=True, exist_ok=True)
+    run = Run(folder, _locked(folder))
+    files.write(folder / "settings.toml", settings.write(chosen).encode())
+    run.journal.append({"kind": "start", "format": FORMAT, "fingerprint": dict(fingerprint)})
+    return run
+
+
+def reopen(folder: Path) -> Run:
+    """An existing run, to go on with it."""
+    check_folder(folder)
+    run = Run(folder, _locked(folder))
+    if not run.journal.records:
+        raise RunError(f"{folder} stopped before it began; start it again in another folder.")
+    _check_format(folder, run.start)
+    return run
+
+
+def records_of(folder: Path) -> list[Record]:
+    """The journal of a run that another process may be writing."""
+    check_folder(folder)
+    records, _ = read(folder / "journal.jsonl")
+    if records:
+        _check_format(folder, records[0])
+    return records
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses what is no run folder."""
+    for name in ("settings.toml", "journal.jsonl"):
+        if not (folder / name).is_file():
+            raise RunError(
+                f"{folder} is no run folder: it has no {name}. Give one that `run` made."
+            )
+
+
+def rounds_in(records: list[Record]) -> list[Round]:
+    return [_round(record) for record in records if record["kind"] == "round"]
+
+
+def scores_in(records: list[Record]) -> list[Score]:
+    return [_score(record) for record in records if record["kind"] == "score"]
+
+
+def _locked(folder: Path) -> TextIO:
+    """Holds the folder for this process; the kernel lets go of it when the process ends."""
+    with files.writing(folder):
+        handle = (folder / "lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise RunError(
+            f"{folder} is in use by another process. Wait for it, or watch it with "
+            f"slimsearch status {folder}."
+        ) from None
+    return handle
+
+
+def _check_format(folder: Path, start: Record) -> None:
+    if start.get("kind") != "start" or start.get("format") != FORMAT:
+        raise RunError(
+            f"{folder} has format {start.get('format')}, this slimsearch reads {FORMAT}; use the "
+            f"release that wrote it."
+        )
+
+
+def _plain(score: Score) -> Record:
+    """A score fit for JSON, which has no infinity."""
+    return {**asdict(score), "total": score.total if score.ok else None}
+
+
+def _score(record: Record) -> Score:
+    values = {key: value for key, value in record.items() if key != "kind"}
+    total = inf if values["total"] is None else values["total"]
+    genes: Genes = tuple(values["genes"])
+    return Score(**{**values, "total": total, "genes": genes})
+
+
+def _round(record: Record) -> Round:
+    step = record["step"]
+    return Round(
+        index=record["index"],
+        scores=tuple(_score(score) for score in record["scores"]),
+        weights=tuple(record["weights"]),
+        champion=_score(record["champion"]),
+        projector=record["projector"],
+        step=None if step is None else ProjectorStep(**step),
+        seconds=record["seconds"],
+    )

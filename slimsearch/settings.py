@@ -1,0 +1,162 @@
+"""Everything a user can choose for a run: one frozen dataclass, one TOML file, one flag each.
+
+A field's name is its key in settings.toml and, with dashes, its flag; its help text is both the
+flag's help and the comment in the file.
+"""
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from slimsearch.errors import SettingsError, did_you_mean
+
+DEMO = "demo"
+
+
+def _setting(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"about": about})
+
+
+@dataclass(frozen=True)
+class Settings:
+    model: str = _setting(
+        DEMO, "Folder or hub id of a model in Hugging Face format; 'demo' is ours."
+    )
+    ratio: float = _setting(0.5, "Share of the prunable weights to remove, between 0 and 1.")
+    policy: str = _setting(
+        "per_layer", "Space to search (or policy to apply): a name in policies/ or a TOML file."
+    )
+    levels: str = _setting(
+        "",
+        "Sparsity levels instead of the policy's ranges: '-0.10..+0.10 by 0.05' around the ratio, or '0.4,0.5,0.6'.",
+    )
+    rounds: int = _setting(10, "Rounds of the search.")
+    candidates: int = _setting(16, "Candidates a round.")
+    survivors: int = _setting(6, "Candidates that live on to the next round (top-k).")
+    finalists: int = _setting(4, "Best candidates that are pruned exactly before one is crowned.")
+    calibration: str = _setting(
+        "auto",
+        "Text to calibrate on: a name in calibration/, or a .txt, .jsonl or .toml file. auto: demo for the demo model, else ptb.",
+    )
+    segments: int = _setting(0, "Text segments to draw; 0: what the calibration recipe says.")
+    segment_length: int = _setting(0, "Tokens a segment; 0: what the calibration recipe says.")
+    pairs: str = _setting(
+        "auto",
+        "Image-text pairs: a LLaVA-style .json, a .jsonl, or a folder of images; 'none' for none. auto: the recipe's own.",
+    )
+    pair_count: int = _setting(0, "Pairs to calibrate on; 0: what the calibration recipe says.")
+    tokens: str = _setting(
+        "both", "Tokens that feed the Hessians: text, prompt (pictures and questions) or both."
+    )
+    objective: str = _setting(
+        "auto",
+        "paper (text loss + norm), mixed (+ answer loss), or terms such as 'text_loss + 2*answer_loss'. auto: mixed where there are pairs.",
+    )
+    eta: float = _setting(0.5, "Weight of the norm term in the objective.")
+    solver: str = _setting(
+        "sparsegpt", "How weights are chosen and mended (slimsearch list solvers)."
+    )
+    damping: float = _setting(0.01, "Share of the mean diagonal added to every Hessian.")
+    strategy: str = _setting("genetic", "How candidates are proposed (slimsearch list strategies).")
+    executor: str = _setting("local", "Where candidates are scored (slimsearch list executors).")
+    neighbours: int = _setting(5, "Nearest neighbours behind a candidate's density weight.")
+    projector_steps: int = _setting(
+        8, "Gradient steps on the projector each round; 0 leaves it alone."
+    )
+    final_steps: int = _setting(40, "Gradient steps on the projector once the champion is crowned.")
+    projector_rate: float = _setting(3e-4, "Learning rate of the projector step.")
+    seed: int = _setting(0, "Seed of everything drawn.")
+    device: str = _setting("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+    dtype: str = _setting(
+        "auto",
+        "float32, bfloat16 or float16 for the forward passes; auto: float32 on a CPU, the model's own on a GPU.",
+    )
+    batch_tokens: int = _setting(4096, "Tokens a forward pass carries at most.")
+    out: str = _setting(
+        "", "Run folder; default runs/<model>-<ratio>-<seed>, numbered on when taken."
+    )
+    json: bool = _setting(False, "Print the result as JSON.")
+    dry_run: bool = _setting(False, "Plan and measure a probe candidate, then stop.")
+
+
+def read(file: Path) -> Settings:
+    """Settings from a TOML file; keys that are missing keep their defaults."""
+    try:
+        found = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"There is no settings file {file}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"{file} is no readable TOML file: {error}.") from None
+    return change(Settings(), found, str(file))
+
+
+def change(settings: Settings, values: dict[str, Any], origin: str) -> Settings:
+    """A copy with some values replaced, each checked; `origin` names their source in errors."""
+    known = get_type_hints(Settings)
+    for key, value in values.items():
+        if key not in known:
+            raise SettingsError(f"{origin} has an unknown key '{key}'.{did_you_mean(key, known)}")
+        if known[key] is float and type(value) is int:
+            values = values | {key: float(value)}
+        elif type(value) is not known[key]:
+            raise SettingsError(
+                f"{origin}: '{key}' must be {_TYPE_NAMES[known[key]]}, found {value!r}."
+            )
+    return checked(replace(settings, **values))
+
+
+def checked(settings: Settings) -> Settings:
+    """The same settings, or a SettingsError that says which value cannot be and why."""
+    ranges: dict[str, tuple[float, float]] = {
+        "rounds": (1, 100_000), "candidates": (1, 100_000), "survivors": (1, 100_000),
+        "finalists": (1, 1_000), "segments": (0, 1 << 20), "segment_length": (0, 1 << 20),
+        "pair_count": (0, 1 << 20), "eta": (0, 1e6), "damping": (0, 10), "neighbours": (1, 1_000),
+        "projector_steps": (0, 100_000), "final_steps": (0, 100_000), "projector_rate": (0, 1), "batch_tokens": (1, 1 << 30),
+        "seed": (0, (1 << 63) - 1),
+    }  # fmt: skip
+    if not 0 < settings.ratio < 1:
+        raise SettingsError(
+            f"ratio = {settings.ratio:g} cannot be: it is the share of weights to remove and lies "
+            f"between 0 and 1. Try --ratio 0.5."
+        )
+    for key, (low, high) in ranges.items():
+        value = getattr(settings, key)
+        if not low <= value <= high:
+            raise SettingsError(f"{key} = {value:g} cannot be: give {low:g} to {high:g}.")
+    _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
+    _one_of(settings.dtype, "dtype", ("auto", "float32", "bfloat16", "float16"))
+    return settings
+
+
+def write(settings: Settings) -> str:
+    """The settings as TOML, every default spelled out, each with its help text."""
+    lines = ["# Every choice of this run. slimsearch run --from settings.toml repeats it.", ""]
+    for item in fields(Settings):
+        value = getattr(settings, item.name)
+        lines += [f"# {item.metadata['about']}", f"{item.name} = {toml_value(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def as_dict(settings: Settings) -> dict[str, Any]:
+    return asdict(settings)
+
+
+def toml_value(value: str | float | int | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = "".join(
+            f"\\{letter}" if letter in '"\\' else letter if letter.isprintable()
+            else f"\\U{ord(letter):08x}" for letter in value
+        )  # fmt: skip
+        return f'"{escaped}"'
+    return repr(value)
+
+
+_TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _one_of(value: str, key: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"{key} = '{value}' cannot be.{did_you_mean(value, known)}")

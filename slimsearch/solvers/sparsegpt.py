@@ -1,0 +1,106 @@
+"""Removes what costs least by the Hessian and mends the rest column by column (SparseGPT).
+
+All levels of a matrix are solved together as extra rows over one inverse factor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from slimsearch import obs
+from slimsearch.contracts import Pruned, Solver
+from slimsearch.errors import SettingsError, SolverError
+from slimsearch.hessian import Factor, Hessian
+from slimsearch.masks import groups
+
+
+@dataclass(frozen=True)
+class SparseGPT(Solver):
+    """`reference_count` prunes floor(n * level) + 1 weights a block, as the published code does."""
+
+    damping: float = 0.01
+    reference_count: bool = False
+    keep: str = ""  # "2:4" keeps two of every four neighbours in a row, chosen as mended so far
+
+    def prune(self, weights: Tensor, hessian: Hessian, levels: Sequence[float]) -> list[Pruned]:
+        keep = groups(self.keep, weights.shape[1], levels)
+        if keep and obs.BLOCK % keep[1]:
+            raise SettingsError(
+                f"`keep` {self.keep}: sparsegpt needs groups that divide {obs.BLOCK}."
+            )
+        weights = weights.float()
+        if not bool(torch.isfinite(weights).all()):
+            raise SolverError("The weights of this matrix are not finite (NaN or infinity).")
+        inner = sorted({level for level in levels if 0.0 < level < 1.0})
+        solved = self._solve(weights, hessian, inner, keep) if inner else {}
+        if 1.0 in levels:
+            solved[1.0] = Pruned(torch.zeros_like(weights), hessian.half_trace(weights))
+        # Level 0 keeps even what dead columns hold: nothing was asked to go.
+        return [solved[level] if level else Pruned(weights.clone(), 0.0) for level in levels]
+
+    def _solve(
+        self,
+        weights: Tensor,
+        hessian: Hessian,
+        levels: Sequence[float],
+        keep: tuple[int, int] | None,
+    ) -> dict[float, Pruned]:
+        factor = hessian.factor(self.damping)
+        alive = weights.masked_fill(factor.dead, 0.0)
+        if self.reference_count:
+            counts = [_published_counts(weights.shape, level) for level in levels]
+        else:
+            counts = [_exact_counts(weights.shape, level, factor.dead) for level in levels]
+        solved, losses = obs.solve(
+            alive, factor.upper, counts, whole_ties=self.reference_count, keep=keep
+        )
+        return {
+            level: Pruned(matrix, _undamped(loss, matrix, alive, factor, hessian))
+            for level, matrix, loss in zip(levels, solved, losses, strict=True)
+        }
+
+
+def _published_counts(shape: torch.Size, level: float) -> list[int]:
+    rows, columns = shape
+    widths = [min(obs.BLOCK, columns - start) for start in range(0, columns, obs.BLOCK)]
+    return [int(rows * width * level) + 1 for width in widths]
+
+
+def _exact_counts(shape: torch.Size, level: float, dead: Tensor) -> list[int]:
+    """How many weights go from each block, so that the sum is round(level * size).
+
+    Dead columns go in any case. Where a block has more of them than its share, the other blocks
+    give up as many, each in proportion to what it has to give.
+    """
+    rows, columns = shape
+    ends = [*range(0, columns, obs.BLOCK), columns]
+    totals = [round(level * rows * end) for end in ends]
+    shares = [after - before for before, after in pairwise(totals)]
+    floors = [rows * int(part.sum()) for part in dead.split(obs.BLOCK)]
+    slack = [max(share - floor, 0) for share, floor in zip(shares, floors, strict=True)]
+    total = max(sum(slack), 1)
+    surplus = sum(max(floor - share, 0) for share, floor in zip(shares, floors, strict=True))
+    surplus = min(surplus, sum(slack))
+    counts, seen = [], 0
+    for floor, spare in zip(floors, slack, strict=True):
+        given = surplus * (seen + spare) // total - surplus * seen // total
+        counts.append(floor + spare - given)
+        seen += spare
+    return counts
+
+
+def _undamped(
+    loss: float, solved: Tensor, before: Tensor, factor: Factor, hessian: Hessian
+) -> float:
+    """1/2 tr(dW H dW^T) from sum(err^2) / 2, which is the same for the damped H.
+
+    The damping adds added / 2 * ||dW||^2. Where that is nearly all of the loss, the difference
+    would be rounding, and the trace is computed instead.
+    """
+    change = solved - before
+    lengths = torch.linalg.vector_norm(change, dim=1).double()  # fp32 along a row is exact enough
+    error = loss - factor.added / 2 * float(lengths.square().sum())
+    return error if error > 0.01 * loss else hessian.half_trace(change)

@@ -1,0 +1,332 @@
+"""A vision-language model in memory: its parts, its prunable matrices, its losses.
+
+Text and pairs reach the decoder as a Batch. Picture features are kept as the vision tower gave
+them, so that a batch can be embedded again whenever the projector has moved. Sequences are padded
+on the right and attention is causal: padding is never seen, and no mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slimsearch import plugins
+from slimsearch.checkpoint import Checkpoint
+from slimsearch.contracts import Architecture
+from slimsearch.errors import ModelError
+from slimsearch.policy import Matrix
+
+IGNORED = -100  # a position whose next token is not predicted
+PADDING, PROMPT, TEXT = 0, 1, 2  # token classes: P (pictures, questions), T (text, answers)
+LOGIT_ROWS = 1024  # positions whose logits are held at once
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`rows` sequences of equal padded length."""
+
+    ids: Tensor  # [rows, length]
+    targets: Tensor  # [rows, length], the token that follows, or IGNORED
+    classes: Tensor  # [rows, length], PADDING, PROMPT or TEXT
+    turns: Tensor  # [rows, length], which answer a target belongs to, -1 for none
+    features: Tensor | None = None  # [rows, picture tokens, vision width]
+
+    @property
+    def tokens(self) -> int:
+        return int((self.classes != PADDING).sum())
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What the model is measured on: text segments and image-text pairs, as batches."""
+
+    texts: tuple[Batch, ...]
+    pairs: tuple[Batch, ...]
+
+    @property
+    def all(self) -> tuple[Batch, ...]:
+        return self.texts + self.pairs
+
+
+class VLM:
+    """A loaded model. `load` is the way to get one."""
+
+    def __init__(self, model: Any, architecture: Architecture, checkpoint: Checkpoint):
+        self.model = model
+        self.architecture = architecture
+        self.checkpoint = checkpoint
+        self.blocks: nn.ModuleList = model.get_submodule(architecture.decoder).layers
+        self.decoder: nn.Module = model.get_submodule(architecture.decoder)
+        self.device: torch.device = next(model.parameters()).device
+        self.dtype: torch.dtype = self.linear(self.matrices[0].name).weight.dtype
+
+    @cached_property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Every prunable matrix, block by block, in the order in which they are computed."""
+        return tuple(
+            Matrix(f"blocks.{index}.{role}", *self.linear(f"blocks.{index}.{role}").weight.shape)
+            for index in range(len(self.blocks))
+            for stage in self.architecture.stages
+            for role in stage
+        )
+
+    def linear(self, matrix: str) -> nn.Linear:
+        """The layer behind one of our names, such as 'blocks.3.gate'."""
+        _, index, role = matrix.split(".")
+        module = self.blocks[int(index)].get_submodule(self._paths[role])
+        if not isinstance(module, nn.Linear):
+            raise ModelError(
+                f"{matrix} is a {type(module).__name__}; only linear layers are pruned."
+            )
+        return module
+
+    def disk_name(self, parameter: str) -> str:
+        """The key under which the checkpoint holds a parameter."""
+        names = [parameter]
+        for on_disk, in_module in self.architecture.renamed.items():
+            if parameter.startswith(in_module):
+                names.append(on_disk + parameter.removeprefix(in_module))
+        for name in names:
+            if name in self.checkpoint.shards:
+                return name
+        raise ModelError(f"{self.checkpoint.folder} holds no tensor for {parameter}.")
+
+    def matrix_parameter(self, matrix: str) -> str:
+        """The parameter name of one of our matrices, as transformers spells it."""
+        _, index, role = matrix.split(".")
+        return f"{self.architecture.decoder}.layers.{index}.{self._paths[role]}.weight"
+
+    @cached_property
+    def disk_dtype(self) -> torch.dtype:
+        """The dtype in which the checkpoint holds its matrices."""
+        return self.checkpoint.dtype(self.disk_name(self.matrix_parameter(self.matrices[0].name)))
+
+    @property
+    def projector(self) -> nn.Module | None:
+        path = self.architecture.projector
+        return None if path is None else self.model.get_submodule(path)
+
+    @property
+    def picture_token(self) -> int:
+        """The id that stands for a picture's tokens in a sequence."""
+        return self.model.config.image_token_id
+
+    @torch.no_grad()
+    def see(self, pixels: Tensor) -> Tensor:
+        """What the projector is given for these pictures: [pictures, tokens, vision width]."""
+        seen: list[Tensor] = []
+        assert self.projector is not None
+        hook = self.projector.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            self.model.model.get_image_features(pixel_values=pixels.to(self.device, self.dtype))
+        finally:
+            hook.remove()
+        return seen[0]
+
+    def embed(self, batch: Batch, project: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """A batch as the decoder's input, [rows, length, width]; `project` replaces the projector."""
+        embeds = self.model.get_input_embeddings()(batch.ids)
+        if batch.features is None:
+            return embeds
+        projected = (project or self.projector)(batch.features).to(embeds.dtype)  # pyright: ignore[reportOptionalCall]
+        places = (batch.ids == self.picture_token).unsqueeze(-1).expand_as(embeds)
+        return embeds.masked_scatter(places, projected)
+
+    def loss(self, batch: Batch, project: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Summed cross-entropy over the batch's targets, in fp32."""
+        hidden, targets, _ = self._predicting(batch, project)
+        losses = [
+            functional.cross_entropy(self.logits(rows), wanted, reduction="sum")
+            for rows, wanted in zip(
+                hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True
+            )
+        ]
+        return torch.stack(losses).sum()
+
+    @torch.no_grad()
+    def mean_loss(self, batches: Iterable[Batch]) -> float:
+        """Cross-entropy per predicted token over several batches."""
+        total, count = 0.0, 0
+        for batch in batches:
+            total += self.loss(batch).item()
+            count += int((batch.targets != IGNORED).sum())
+        return total / max(count, 1)
+
+    @torch.no_grad()
+    def answers_right(self, batch: Batch) -> list[list[bool]]:
+        """For each row, whether greedy decoding gives each answer to the last token.
+
+        Greedy decoding reproduces an answer exactly when every one of its tokens is the most
+        likely one after those before it, so one pass over the whole conversation decides.
+        """
+        hidden, targets, where = self._predicting(batch, None)
+        hits = torch.cat([
+            self.logits(rows).argmax(-1) == wanted
+            for rows, wanted in zip(
+                hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True
+            )
+        ])  # fmt: skip
+        right: list[dict[int, bool]] = [{} for _ in range(len(batch.ids))]
+        turns = batch.turns[where].tolist()
+        for row, turn, hit in zip(where[0].tolist(), turns, hits.tolist(), strict=True):
+            right[row][turn] = right[row].get(turn, True) and hit
+        return [list(turns.values()) for turns in right]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token for each hidden state, [rows, vocabulary], in fp32."""
+        return self.model.get_output_embeddings()(hidden).float()
+
+    def projector_state(self) -> dict[str, Tensor]:
+        """A copy of the projector's weights in fp32."""
+        if self.projector is None:
+            return {}
+        return {k: v.detach().float().clone() for k, v in self.projector.state_dict().items()}
+
+    def set_projector(self, state: Mapping[str, Tensor]) -> None:
+        """Replaces the projector's weights, rounded to the model's dtype."""
+        if self.projector is not None and state:
+            self.projector.load_state_dict(dict(state))
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        return {role: path for stage in self.architecture.stages for role, path in stage.items()}
+
+    def _predicting(
+        self, batch: Batch, project: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The last hidden states that predict something, their targets, and where they stand."""
+        embeds = self.embed(batch, project)
+        hidden = self.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        where = (batch.targets != IGNORED).nonzero(as_tuple=True)
+        return hidden[where], batch.targets[where], where
+
+
+def load(checkpoint: Checkpoint, device: str, dtype: str) -> VLM:
+    """Reads a checkpoint into memory, ready to be measured and pruned."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    architecture = architecture_of(checkpoint)
+    place = pick_device(device)
+    loader = AutoModelForImageTextToText if architecture.projector else AutoModelForCausalLM
+    with quiet_transformers(), refused(checkpoint):
+        model, info = loader.from_pretrained(
+            checkpoint.folder,
+            dtype=_pick_dtype(dtype, place),
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{checkpoint.folder} lacks {len(missing)} tensors, {missing[0]} among them; fetch the "
+            f"model again."
+        )
+    model.eval().requires_grad_(False).to(place)
+    return VLM(model, architecture, checkpoint)
+
+
+def architecture_of(checkpoint: Checkpoint) -> Architecture:
+    """The plug-in that knows this model_type."""
+    known = plugins.names("architectures")
+    if checkpoint.model_type not in known:
+        raise ModelError(
+            f"{checkpoint.folder} is a '{checkpoint.model_type}'; slimsearch knows "
+            f"{', '.join(known)}. CONTRIBUTING.md says how to add one: a file in "
+            f"slimsearch/architectures/ that says where the parts are."
+        )
+    return plugins.find("architectures", checkpoint.model_type)()
+
+
+def pick_device(device: str) -> torch.device:
+    """'auto' takes a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"Device '{device}' is not to be had here ({str(error).splitlines()[0]}). "
+            f"Use --device cpu."
+        ) from None
+    return place
+
+
+def _pick_dtype(dtype: str, device: torch.device) -> Any:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    return getattr(torch, dtype)
+
+
+class quiet_transformers:
+    """Silences transformers' progress bars and chatter within the block."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._verbosity)
+        logging.enable_progress_bar()
+
+
+class refused:
+    """Turns what transformers raises on a broken folder into a ModelError."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.checkpoint = checkpoint
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else kind
+            raise ModelError(
+                f"{self.checkpoint.folder} could not be loaded: {reason}. Compare it with a folder "
+                f"that save_pretrained wrote."
+            ) from error
+
+
+def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Batch]:
+    """Packs single-row batches of like length together, each within `most_tokens`."""
+    waiting: list[Batch] = []
+    for row in sorted(rows, key=lambda row: row.ids.shape[1]):
+        if waiting and (len(waiting) + 1) * row.ids.shape[1] > most_tokens:
+            yield _stack(waiting, padding)
+            waiting = []
+        waiting.append(row)
+    if waiting:
+        yield _stack(waiting, padding)
+
+
+def _stack(rows: list[Batch], padding: int) -> Batch:
+    length = max(row.ids.shape[1] for row in rows)
+
+    def pad(name: str, value: int) -> Tensor:
+        parts = [getattr(row, name) for row in rows]
+        return torch.cat(
+            [functional.pad(part, (0, length - part.shape[1]), value=value) for part in parts]
+        )
+
+    features = [row.features for row in rows if row.features is not None]
+    return Batch(
+        ids=pad("ids", padding),
+        targets=pad("targets", IGNORED),
+        classes=pad("classes", PADDING),
+        turns=pad("turns", -1),
+        features=torch.cat(features) if features else None,
+    )

@@ -1,0 +1,126 @@
+"""Walks the decoder block by block with the calibration's activations in hand.
+
+At each stop the Hessians of matrices that share an input are ready, and the caller may prune them
+before the walk goes on. With `pruned_inputs` the next block sees what the pruned ones now give, as
+an exact sequential prune wants; without, it sees the dense model's, as the level store wants.
+Only one block's Hessians and two blocks' activations are ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimsearch.hessian import Hessian
+from slimsearch.vlm import PADDING, PROMPT, TEXT, VLM, Batch
+
+FEEDING = {"text": (TEXT,), "prompt": (PROMPT,), "both": (TEXT, PROMPT)}
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Matrices that share an input, such as q, k and v of a block, and its Hessian."""
+
+    matrices: tuple[str, ...]
+    hessian: Hessian
+
+
+@dataclass
+class _Flow:
+    """One batch on its way: hidden states [rows, length, width] and which tokens count."""
+
+    hidden: Tensor
+    counts: Tensor
+    context: Mapping[str, Any]
+
+
+def walk(
+    vlm: VLM,
+    batches: Sequence[Batch],
+    tokens: str,
+    *,
+    pruned_inputs: bool,
+    true_sequential: bool = False,
+) -> Iterator[Stop]:
+    """Yields every stop, first block to last.
+
+    `true_sequential` takes a fresh Hessian after each stage of a block has been pruned; otherwise
+    all stages of a block see its unpruned self (SparseGPT's reference does the latter).
+    """
+    flows = [_start(vlm, batch, tokens) for batch in batches]
+    stages = [tuple(stage) for stage in vlm.architecture.stages]
+    for index, block in enumerate(vlm.blocks):
+        passes = [(stage,) for stage in stages] if true_sequential else [tuple(stages)]
+        outputs: list[Tensor] = []
+        for some in passes:
+            named = [tuple(f"blocks.{index}.{role}" for role in stage) for stage in some]
+            hessians, outputs = _measure(vlm, block, flows, named)
+            for matrices in named:
+                yield Stop(matrices, hessians.pop(matrices[0]))
+        for flow, output in zip(flows, outputs, strict=True):
+            flow.hidden = _through(block, flow) if pruned_inputs else output
+
+
+@torch.no_grad()
+def _start(vlm: VLM, batch: Batch, tokens: str) -> _Flow:
+    """The batch as the first block receives it, with what else the decoder passes along."""
+    caught: dict[str, Any] = {}
+
+    class Caught(Exception):
+        pass
+
+    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught.update(kwargs, hidden=args[0] if args else kwargs["hidden_states"])
+        raise Caught
+
+    hook = vlm.blocks[0].register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        vlm.decoder(inputs_embeds=vlm.embed(batch), use_cache=False)
+    except Caught:
+        pass
+    finally:
+        hook.remove()
+    hidden = caught.pop("hidden")
+    caught.pop("hidden_states", None)
+    counts = torch.zeros_like(batch.classes, dtype=torch.bool)
+    for kind in FEEDING[tokens]:
+        counts |= batch.classes == kind
+    assert not bool((counts & (batch.classes == PADDING)).any())
+    return _Flow(hidden, counts, caught)
+
+
+@torch.no_grad()
+def _measure(
+    vlm: VLM, block: nn.Module, flows: Sequence[_Flow], stages: Sequence[tuple[str, ...]]
+) -> tuple[dict[str, Hessian], list[Tensor]]:
+    """Hessians by each stage's first matrix, and the block's outputs, from one pass."""
+    hessians = {
+        stage[0]: Hessian.zeros(vlm.linear(stage[0]).in_features, vlm.device) for stage in stages
+    }
+    counts = torch.empty(0)
+    hooks = []
+    for name, hessian in hessians.items():
+
+        def add(_: nn.Module, args: tuple[Tensor, ...], hessian: Hessian = hessian) -> None:
+            hessian.add(args[0][counts])
+
+        hooks.append(vlm.linear(name).register_forward_pre_hook(add))
+    outputs = []
+    try:
+        for flow in flows:
+            counts = flow.counts
+            outputs.append(_through(block, flow))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return hessians, outputs
+
+
+@torch.no_grad()
+def _through(block: nn.Module, flow: _Flow) -> Tensor:
+    output = block(flow.hidden, **flow.context)
+    return output[0] if isinstance(output, tuple) else output
