@@ -42,9 +42,8 @@ def main() -> None:
     if options.torch:
         obs.solve = obs.solve_in_torch
     name = "torch" if options.torch else obs.backend()
-    print(
-        f"{len(LEVELS)} levels, {options.threads} threads, {'CPU' if options.cpu else 'wall'} seconds, stacked solver in {name}"
-    )
+    kind = "CPU" if options.cpu else "wall"
+    print(f"{len(LEVELS)} levels, {options.threads} threads, {kind} seconds, stacked in {name}")
     print(
         f"{'shape':>11} {'plain s':>8} {'stacked s':>9} {'ratio':>6} {'factor s':>8} "
         f"{'plain factor s':>14} {'ratio with':>10} {'mask differs':>12} {'max rel diff':>12} "

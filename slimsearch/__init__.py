@@ -6,12 +6,13 @@ result = search(Settings(ratio=0.5))
 
 from typing import TYPE_CHECKING, Any
 
+from slimsearch.version import __version__
+
 if TYPE_CHECKING:
     from slimsearch.api import Result, resume, search
     from slimsearch.settings import Settings
 
-__version__ = "0.1.0"
-__all__ = ["Result", "Settings", "resume", "search"]
+__all__ = ["Result", "Settings", "__version__", "resume", "search"]
 
 
 def __getattr__(name: str) -> Any:

@@ -51,6 +51,7 @@ def search(chosen: Settings, watch: Watch | None = None) -> Result:
     watch = watch or Watch()
     settings.checked(chosen)
     folder = Path(chosen.out) if chosen.out else free_folder(chosen)
+    run.check_free(folder)
     given = assembly.gather(chosen)
     bench = assembly.load(given, watch)
     with run.create(folder, chosen, assembly.fingerprint(given)) as opened:
@@ -100,7 +101,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     champion.put_on(loop)
     finish.polish(loop, watch)
     examiner.examine("searched + projector" if loop.trainer else "searched")
-    facts = _facts(bench, champion, examiner)
+    facts = _facts(bench, champion, examiner, opened.start["fingerprint"])
     with watch.stage("export"):
         bench.exporter.write(vlm, opened.folder / "model", facts)
         opened.save_best(_best(bench, champion, examiner))
@@ -118,10 +119,12 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     )
 
 
-def _facts(bench: Bench, champion: Champion, examiner: Examiner) -> dict[str, Any]:
+def _facts(
+    bench: Bench, champion: Champion, examiner: Examiner, fingerprint: dict[str, Any]
+) -> dict[str, Any]:
     """What the exported folder and the journal's last line record."""
     return {
-        **assembly.facts(bench),
+        **assembly.facts(bench, fingerprint),
         "policy": champion.policy.tables,
         "champion": champion.score.candidate,
         "total": champion.score.total,

@@ -15,7 +15,6 @@ import torch
 import transformers
 
 from slimsearch import (
-    __version__,
     calibration,
     checkpoint,
     conversation,
@@ -44,6 +43,7 @@ from slimsearch.loop import Loop
 from slimsearch.policy import PolicyFile
 from slimsearch.projector import ProjectorTrainer
 from slimsearch.settings import Settings, as_dict
+from slimsearch.version import __version__
 from slimsearch.vlm import VLM, Calibrated
 from slimsearch.watch import Watch
 
@@ -145,11 +145,10 @@ def fingerprint(given: Given) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "device": vlm.pick_device(given.settings.device).type,
-        "threads": torch.get_num_threads(),
     }  # fmt: skip
 
 
-def facts(bench: Bench) -> dict[str, Any]:
+def facts(bench: Bench, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """What an exported folder records about where it came from."""
     settings, evaluator = bench.given.settings, bench.loop.evaluator
     return {
@@ -160,7 +159,7 @@ def facts(bench: Bench) -> dict[str, Any]:
         "solver": settings.solver,
         "calibration": bench.given.material.recipe,
         "matrices": evaluator.store.sparsities(evaluator.vlm),
-        "fingerprint": fingerprint(bench.given),
+        "fingerprint": fingerprint,
     }
 
 
@@ -179,6 +178,9 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
         name: make("families", name, settings) for name in given.policy.tables
     }
     found = space.build(given.policy, families, model.matrices, settings.ratio, settings.levels)
+    if found.single:  # nothing to choose: the policy's own share is the ratio, asked once
+        settings = replace(settings, ratio=found.budget.reach()[0], strategy="uniform")
+        found = replace(found, budget=replace(found.budget, target=settings.ratio))
     found.budget.check()
     weights = objective.weights(settings, pairs=bool(calibrated.pairs))
     terms: dict[str, Term] = {name: make("objectives", name, settings) for name in weights}

@@ -1,4 +1,4 @@
-"""Every socket of slimsearch on one page. A plug-in derives from one of these and from nothing else.
+"""Every socket of slimsearch on one page. A plug-in derives from one of these, nothing else.
 
 A plug-in that has choices is a dataclass whose field names are names of settings; `assembly`
 fills them in. What the types mean: VLM and Batch are in vlm.py, Hessian in hessian.py, LevelStore

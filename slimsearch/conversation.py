@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -137,13 +136,19 @@ def _spoken(
     ids = _ids(speech, text, vlm.picture_token, width)
     owner = [-1] * len(ids)
     for k, turn in enumerate(turns):
-        asked = commonprefix([text, speech.render(turns, k)])
+        asked = text[: _agreeing(text, speech.render(turns, k))]
         stop = text.index(turn.answer or "", len(asked)) + len(turn.answer or "")
         stop += len(end) if text.startswith(end, stop) else 0
         first = len(_ids(speech, asked, vlm.picture_token, width))
         last = len(_ids(speech, text[:stop], vlm.picture_token, width))
         owner[first:last] = [k] * (last - first)
     return ids, owner
+
+
+def _agreeing(a: str, b: str) -> int:
+    """How many letters two texts begin with in common."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((place for place, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def _batch(ids: list[int], owner: list[int], features: Tensor, device: torch.device) -> Batch:

@@ -144,8 +144,8 @@ def bars(title: str, values: Mapping[str, float]) -> None:
 
 
 def say(text: str) -> None:
-    """A line of results on stdout."""
-    out().print(text, markup=False, soft_wrap=True)
+    """A line of results on stdout, as it is."""
+    out().out(text, highlight=False)
 
 
 def figure(key: str, value: float) -> str:

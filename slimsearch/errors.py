@@ -8,7 +8,7 @@ SlimsearchError            exit 1   our own fault if it surfaces bare
 │   └── PolicyError                 a policy or space file, an impossible target
 ├── RunError               exit 4   a run folder is locked, damaged or of another search
 ├── ResourceError          exit 5   disk, memory or every candidate gone; the run can be resumed
-├── SolverError            exit 1   a matrix cannot be solved; a search scores its candidate infinity
+├── SolverError            exit 1   a matrix cannot be solved; its candidate scores infinity
 └── Stopped                exit 130 or 143   Ctrl-C or SIGTERM; the run can be resumed
 
 A message says what was asked, what was found, and what to do; it names the file and the key.

@@ -53,8 +53,8 @@ def writing(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResourceError(
-            f"{place} could not be written: {error.strerror or error}. Free space or choose another "
-            f"place; what was written before is whole."
+            f"{place} could not be written: {error.strerror or error}. Free space or choose "
+            f"another place; what was written before is whole."
         ) from error
 
 

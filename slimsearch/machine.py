@@ -76,7 +76,7 @@ def _gpu() -> Finding:
 
     if torch.cuda.is_available():
         return Finding("GPU", True, torch.cuda.get_device_name())
-    advice = "large models are slow to search; small ones are not. Needs an NVIDIA card and a CUDA build of torch"
+    advice = "large models are slow to search; needs an NVIDIA card and a CUDA build of torch"
     return Finding("GPU", False, "none", advice)
 
 

@@ -5,13 +5,20 @@
      1. catch up   W = weights - E[before the block] U[before the block, block]
      2. choose     the count-th lowest score (W_j / U_jj)^2 of each level, by radix selection
      3. mend       column by column inside the block (SparseGPT, algorithm 1)
-   A panel is worked on by one thread alone, so results do not depend on their number.
+   A panel is worked on by one thread alone, so results do not depend on their number. A weight
+   that goes leaves an error, one that stays leaves itself: both live in one array of the size of
+   the result, with a bit for each to tell them apart, and 4. unpack makes it the result in place.
 
    Legend: W weights of a panel in the block [BLOCK][T]; U upper Cholesky factor of the inverse
-   Hessian; E errors (w_j - q_j) / U_jj of a panel [columns][T]; j the column that goes, k one to
-   its right; l lane (row in the panel), v vector of lanes. */
+   Hessian; E errors (w_j - q_j) / U_jj; V of a panel [columns][T], E where a weight went and W
+   where it stayed; j the column that goes, k one to its right; l lane (row in the panel), v vector
+   of lanes. */
 
+#include <omp.h>
 #include <stdint.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #define BLOCK 128
 #define VALUES 2048 /* of one radix digit of 11 bits */
@@ -35,11 +42,12 @@ typedef struct {
     int64_t rows, columns, levels, panels; /* panels of one level */
     const float *weights;                  /* [rows][columns] */
     const float *upper;                    /* [columns][columns] */
-    float *solved;                         /* [levels][rows][columns] */
-    column *errors;                        /* [levels * panels][columns] */
+    column *panelled;                      /* V, in the end [levels][panels * T rows][columns] */
+    uint32_t *gone;                        /* [levels * panels][columns], a bit for each lane */
     column *block;                         /* [levels * panels][BLOCK] */
     float *slab;                           /* [BLOCK / GROUP][columns][GROUP] */
     uint32_t *scores;                      /* [levels][rows * BLOCK] */
+    float *spare;                          /* [threads][columns * T] */
     int64_t keep, group;                   /* N:M, keep N of M; 0 where thresholds choose */
 } Task;
 
@@ -66,15 +74,28 @@ static void load(const Task *task, int64_t panel, int64_t start, int64_t width, 
     }
 }
 
-static void catch_up(const Task *task, const column *E, int64_t start, column *W) {
+/* All bits set in the lanes of vector v whose bit is set. */
+static words spread(uint32_t bits, int v) {
+    words lane;
+    for (int l = 0; l < LANES; l++) lane[l] = (uint32_t)(v * LANES + l);
+    return -((((words){0} + bits) >> lane) & 1);
+}
+
+static void catch_up(const Task *task, int64_t panel, int64_t start, column *W) {
+    const column *V = task->panelled + panel * task->columns;
+    const uint32_t *gone = task->gone + panel * task->columns;
     for (int64_t first = 0; first < start; first += DEPTH) {
         int64_t depth = least(DEPTH, start - first);
+        column E[DEPTH];
+        for (int64_t j = 0; j < depth; j++)
+            for (int v = 0; v < 2; v++)
+                E[j][v] = (lanes)((words)V[first + j][v] & spread(gone[first + j], v));
         for (int64_t k = 0; k < BLOCK; k += GROUP) {
             const float *U = task->slab + k * task->columns + first * GROUP;
             column sum[GROUP] = {0};
             for (int64_t j = 0; j < depth; j++)
                 for (int g = 0; g < GROUP; g++)
-                    for (int v = 0; v < 2; v++) sum[g][v] += E[first + j][v] * U[j * GROUP + g];
+                    for (int v = 0; v < 2; v++) sum[g][v] += E[j][v] * U[j * GROUP + g];
             for (int g = 0; g < GROUP; g++)
                 for (int v = 0; v < 2; v++) W[k + g][v] -= sum[g][v];
         }
@@ -167,11 +188,11 @@ static void mark(
         }
 }
 
-/* Solves one panel of a block in place; gives its sum(E^2) / 2. */
+/* Solves one panel of a block; gives its sum(E^2) / 2. */
 static double mend(
     const Task *task, int64_t panel, int64_t start, int64_t width, Threshold threshold
 ) {
-    column *W = task->block + panel * BLOCK, *E = task->errors + panel * task->columns + start;
+    column *W = task->block + panel * BLOCK, *V = task->panelled + panel * task->columns + start;
     words gone[BLOCK][2];
     column squares = {0};
     double loss = 0;
@@ -179,34 +200,52 @@ static double mend(
         const float *U = task->upper + (start + j) * task->columns + start;
         if (j == 0 || (task->group && j % task->group == 0))
             mark(task, W, start, width, j, panel % task->panels * T, threshold, gone);
+        column E;
+        uint32_t bits = 0;
         for (int v = 0; v < 2; v++) {
-            E[j][v] = (lanes)((words)(W[j][v] / U[j]) & gone[j][v]);
-            W[j][v] = (lanes)((words)W[j][v] & ~gone[j][v]);
-            squares[v] += E[j][v] * E[j][v];
+            E[v] = (lanes)((words)(W[j][v] / U[j]) & gone[j][v]);
+            V[j][v] = (lanes)((words)E[v] | ((words)W[j][v] & ~gone[j][v]));
+            squares[v] += E[v] * E[v];
+            for (int l = 0; l < LANES; l++) bits |= (gone[j][v][l] & 1) << (v * LANES + l);
         }
-        lanes first = E[j][0], second = E[j][1];
-        for (int64_t k = j + 1; k < width; k++) {
-            W[k][0] -= first * U[k];
-            W[k][1] -= second * U[k];
-        }
+        task->gone[panel * task->columns + start + j] = bits;
+        for (int64_t k = j + 1; k < width; k++)
+            for (int v = 0; v < 2; v++) W[k][v] -= E[v] * U[k];
     }
     for (int l = 0; l < LANES; l++) loss += (double)squares[0][l] + (double)squares[1][l];
     return loss / 2;
 }
 
-static void store(const Task *task, int64_t panel, int64_t start, int64_t width) {
-    int64_t first = panel % task->panels * T, level = panel / task->panels;
-    const float *W = (const float *)(task->block + panel * BLOCK);
-    for (int64_t l = 0; l < least(T, task->rows - first); l++) {
-        float *row = task->solved + (level * task->rows + first + l) * task->columns + start;
-        for (int64_t j = 0; j < width; j++) row[j] = W[j * T + l];
-    }
+/* V of a panel [columns][T] becomes its solved rows [T][columns], in the same place. */
+static void unpack(const Task *task, int64_t panel, column *spare) {
+    column *V = task->panelled + panel * task->columns;
+    for (int64_t j = 0; j < task->columns; j++)
+        for (int v = 0; v < 2; v++)
+            spare[j][v] =
+                (lanes)((words)V[j][v] & ~spread(task->gone[panel * task->columns + j], v));
+    for (int64_t start = 0; start < task->columns; start += BLOCK)
+        for (int64_t l = 0; l < T; l++)
+            for (int64_t j = start; j < least(start + BLOCK, task->columns); j++)
+                ((float *)V)[l * task->columns + j] = ((const float *)spare)[j * T + l];
+}
+
+/* Large and fresh arrays: without this a third of the time goes into the faults of small pages. */
+static void use_huge_pages(void *array, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 1 << 21;
+    uintptr_t first = ((uintptr_t)array + page - 1) & ~(page - 1);
+    uintptr_t last = ((uintptr_t)array + (uintptr_t)bytes) & ~(page - 1);
+    if (first < last) madvise((void *)first, last - first, MADV_HUGEPAGE); /* a hint: may fail */
+#else
+    (void)array, (void)bytes;
+#endif
 }
 
 /* counts [levels][blocks]; losses [blocks][levels * panels] of sum(E^2) / 2, all written. */
 void solve(const Task *task, const int64_t *counts, int whole_ties, int threads, double *losses) {
     int64_t blocks = (task->columns + BLOCK - 1) / BLOCK, all = task->levels * task->panels;
     Threshold thresholds[task->levels];
+    use_huge_pages(task->panelled, all * task->columns * (int64_t)sizeof(column));
     for (int64_t b = 0; b < blocks; b++) {
         int64_t start = b * BLOCK, width = least(BLOCK, task->columns - start);
 #pragma omp parallel num_threads(threads)
@@ -217,18 +256,19 @@ void solve(const Task *task, const int64_t *counts, int whole_ties, int threads,
             for (int64_t panel = 0; panel < all; panel++) {
                 column *W = task->block + panel * BLOCK;
                 load(task, panel, start, width, (float *)W);
-                catch_up(task, task->errors + panel * task->columns, start, W);
+                catch_up(task, panel, start, W);
             }
 #pragma omp for schedule(dynamic)
             for (int64_t level = 0; level < task->levels; level++)
                 thresholds[level] = task->group ? (Threshold){0, 0}
                     : choose(task, level, start, width, counts[level * blocks + b], whole_ties);
 #pragma omp for schedule(dynamic)
-            for (int64_t panel = 0; panel < all; panel++) {
+            for (int64_t panel = 0; panel < all; panel++)
                 losses[b * all + panel] =
                     mend(task, panel, start, width, thresholds[panel / task->panels]);
-                store(task, panel, start, width);
-            }
         }
     }
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t panel = 0; panel < all; panel++)
+        unpack(task, panel, (column *)(task->spare + omp_get_thread_num() * task->columns * T));
 }

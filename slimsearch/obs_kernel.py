@@ -30,8 +30,8 @@ class _Task(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("rows", "columns", "levels", "panels")),
-        *((name, ctypes.c_void_p) for name in ("weights", "upper", "solved", "errors")),
-        *((name, ctypes.c_void_p) for name in ("block", "slab", "scores")),
+        *((name, ctypes.c_void_p) for name in ("weights", "upper", "panelled", "gone")),
+        *((name, ctypes.c_void_p) for name in ("block", "slab", "scores", "spare")),
         *((name, ctypes.c_int64) for name in ("keep", "group")),
     )
 
@@ -49,23 +49,26 @@ def solve(
     (rows, columns), levels, blocks = weights.shape, len(counts), len(counts[0])
     tall = library.panel_rows()
     panels = -(-rows // tall)
-    solved = torch.empty(levels, rows, columns)
-    errors = torch.empty(levels * panels, columns, tall)
+    threads = torch.get_num_threads()
+    solved = torch.empty(levels, panels * tall, columns)
+    gone = torch.empty(levels * panels, columns, dtype=torch.int32)
     block = torch.empty(levels * panels, BLOCK, tall)
     slab = torch.empty(BLOCK // GROUP, columns, GROUP)
     scores = torch.empty(levels, rows * BLOCK, dtype=torch.int32)
+    spare = torch.empty(threads, columns, tall)
     losses = torch.empty(blocks, levels, panels, dtype=torch.float64)
     quotas = torch.tensor(counts, dtype=torch.int64)
-    pointers = [t.data_ptr() for t in (weights, upper, solved, errors, block, slab, scores)]
+    arrays = (weights, upper, solved, gone, block, slab, scores, spare)
+    pointers = [array.data_ptr() for array in arrays]
     task = _Task(rows, columns, levels, panels, *pointers, *(keep or (0, 0)))
     library.solve(
         ctypes.byref(task),
         ctypes.c_void_p(quotas.data_ptr()),
         ctypes.c_int(whole_ties),
-        ctypes.c_int(torch.get_num_threads()),
+        ctypes.c_int(threads),
         ctypes.c_void_p(losses.data_ptr()),
     )
-    return solved, losses.sum((0, 2)).tolist()
+    return solved[:, :rows], losses.sum((0, 2)).tolist()
 
 
 @cache

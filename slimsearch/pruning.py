@@ -36,9 +36,10 @@ def prune(settings: Settings, folder: Path, watch: Watch) -> PrunedModel:
         finish.prune_policy(loop, policy, advance)
     examiner.examine(f"{settings.policy} {settings.solver}")
     rows = [asdict(row) for row in examiner.rows]
+    made = assembly.facts(bench, assembly.fingerprint(bench.given))
     bench.exporter.write(
         loop.evaluator.vlm,
         folder,
-        {**assembly.facts(bench), "policy": policy.tables, "table": rows},
+        {**made, "policy": policy.tables, "table": rows},
     )
     return PrunedModel(folder, tuple(examiner.rows))

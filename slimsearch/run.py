@@ -115,16 +115,23 @@ class Run:
 
 def create(folder: Path, chosen: Settings, fingerprint: Mapping[str, Any]) -> Run:
     """A fresh run folder; one that exists is never overwritten."""
-    if folder.exists() and any(folder.iterdir()):
-        offer = f"slimsearch resume {folder}" if (folder / "journal.jsonl").exists() else ""
-        hint = f" To go on with it: {offer}." if offer else ""
-        raise RunError(f"{folder} already holds files.{hint} Choose another folder with --out.")
+    check_free(folder)
     with files.writing(folder):
         (folder / "projectors").mkdir(parents=True, exist_ok=True)
     run = Run(folder, _locked(folder))
     files.write(folder / "settings.toml", settings.write(chosen).encode())
     run.journal.append({"kind": "start", "format": FORMAT, "fingerprint": dict(fingerprint)})
     return run
+
+
+def check_free(folder: Path) -> None:
+    """Refuses a folder that already holds something."""
+    if folder.is_file():
+        raise RunError(f"{folder} is a file; choose another folder with --out.")
+    if folder.exists() and any(folder.iterdir()):
+        offer = f"slimsearch resume {folder}" if (folder / "journal.jsonl").exists() else ""
+        hint = f" To go on with it: {offer}." if offer else ""
+        raise RunError(f"{folder} already holds files.{hint} Choose another folder with --out.")
 
 
 def reopen(folder: Path) -> Run:

@@ -14,68 +14,77 @@ from slimsearch.errors import SettingsError, did_you_mean
 DEMO = "demo"
 
 
-def _setting(default: Any, about: str) -> Any:
-    return field(default=default, metadata={"about": about})
+def _setting(default: Any, about: str, least: float | None = None, most: float = 1 << 30) -> Any:
+    """A field with its help text and, for a number, the range it must lie in."""
+    return field(default=default, metadata={"about": about, "range": (least, most)})
 
 
 @dataclass(frozen=True)
 class Settings:
-    model: str = _setting(
-        DEMO, "Folder or hub id of a model in Hugging Face format; 'demo' is ours."
-    )
+    model: str = _setting(DEMO, "Folder or hub id of a Hugging Face model; 'demo' is ours.")
     ratio: float = _setting(0.5, "Share of the prunable weights to remove, between 0 and 1.")
     policy: str = _setting(
-        "per_layer", "Space to search (or policy to apply): a name in policies/ or a TOML file."
+        "per_layer", "Space to search, or policy to apply: a name in policies/ or a TOML file."
     )
     levels: str = _setting(
         "",
-        "Sparsity levels instead of the policy's ranges: '-0.10..+0.10 by 0.05' around the ratio, or '0.4,0.5,0.6'.",
+        "Sparsity levels in place of the policy's ranges: '-0.10..+0.10 by 0.05' around the "
+        "ratio, or '0.4,0.5,0.6'.",
     )
-    rounds: int = _setting(10, "Rounds of the search.")
-    candidates: int = _setting(16, "Candidates a round.")
-    survivors: int = _setting(6, "Candidates that live on to the next round (top-k).")
-    finalists: int = _setting(4, "Best candidates that are pruned exactly before one is crowned.")
+    rounds: int = _setting(10, "Rounds of the search.", 1)
+    candidates: int = _setting(16, "Candidates a round.", 1)
+    survivors: int = _setting(6, "Candidates that live on to the next round (top-k).", 1)
+    finalists: int = _setting(
+        4, "Best candidates that are pruned exactly before one is crowned.", 1
+    )
     calibration: str = _setting(
         "auto",
-        "Text to calibrate on: a name in calibration/, or a .txt, .jsonl or .toml file. auto: demo for the demo model, else ptb.",
+        "Text to calibrate on: a name in calibration/, or a .txt, .jsonl or .toml file. auto: "
+        "demo for the demo model, ptb for any other.",
     )
-    segments: int = _setting(0, "Text segments to draw; 0: what the calibration recipe says.")
-    segment_length: int = _setting(0, "Tokens a segment; 0: what the calibration recipe says.")
+    segments: int = _setting(0, "Text segments to draw; 0: what the recipe says.", 0)
+    segment_length: int = _setting(0, "Tokens a segment; 0: what the recipe says.", 0)
     pairs: str = _setting(
         "auto",
-        "Image-text pairs: a LLaVA-style .json, a .jsonl, or a folder of images; 'none' for none. auto: the recipe's own.",
+        "Image-text pairs: a LLaVA-style .json, a .jsonl, or a folder of images; 'none' for "
+        "none. auto: the recipe's own.",
     )
-    pair_count: int = _setting(0, "Pairs to calibrate on; 0: what the calibration recipe says.")
+    pair_count: int = _setting(0, "Pairs to calibrate on; 0: what the recipe says.", 0)
     tokens: str = _setting(
-        "both", "Tokens that feed the Hessians: text, prompt (pictures and questions) or both."
+        "both", "Tokens that feed the Hessians: text, prompt (pictures, questions) or both."
     )
     objective: str = _setting(
         "auto",
-        "paper (text loss + norm), mixed (+ answer loss), or terms such as 'text_loss + 2*answer_loss'. auto: mixed where there are pairs.",
+        "paper (text loss + norm), mixed (+ answer loss), or terms such as 'text_loss + "
+        "2*answer_loss'. auto: mixed where there are pairs.",
     )
-    eta: float = _setting(0.5, "Weight of the norm term in the objective.")
+    eta: float = _setting(0.5, "Weight of the norm term in the objective.", 0)
     solver: str = _setting(
         "sparsegpt", "How weights are chosen and mended (slimsearch list solvers)."
     )
-    damping: float = _setting(0.01, "Share of the mean diagonal added to every Hessian.")
+    keep: str = _setting(
+        "", "Keep N of every M weights in a row, such as '2:4'; every level must be 1 - N/M."
+    )
+    damping: float = _setting(0.01, "Share of the mean diagonal added to every Hessian.", 0, 10)
     strategy: str = _setting("genetic", "How candidates are proposed (slimsearch list strategies).")
     executor: str = _setting("local", "Where candidates are scored (slimsearch list executors).")
-    neighbours: int = _setting(5, "Nearest neighbours behind a candidate's density weight.")
+    neighbours: int = _setting(5, "Nearest neighbours behind a candidate's density weight.", 1)
     projector_steps: int = _setting(
-        8, "Gradient steps on the projector each round; 0 leaves it alone."
+        8, "Gradient steps on the projector each round; 0 leaves it alone.", 0
     )
-    final_steps: int = _setting(40, "Gradient steps on the projector once the champion is crowned.")
-    projector_rate: float = _setting(3e-4, "Learning rate of the projector step.")
-    seed: int = _setting(0, "Seed of everything drawn.")
+    final_steps: int = _setting(
+        40, "Gradient steps on the projector once the champion is crowned.", 0
+    )
+    projector_rate: float = _setting(3e-4, "Learning rate of the projector step.", 0, 1)
+    seed: int = _setting(0, "Seed of everything drawn.", 0, (1 << 63) - 1)
     device: str = _setting("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     dtype: str = _setting(
         "auto",
-        "float32, bfloat16 or float16 for the forward passes; auto: float32 on a CPU, the model's own on a GPU.",
+        "float32, bfloat16 or float16 for forward passes. auto: float32 on a CPU, the model's "
+        "own on a GPU.",
     )
-    batch_tokens: int = _setting(4096, "Tokens a forward pass carries at most.")
-    out: str = _setting(
-        "", "Run folder; default runs/<model>-<ratio>-<seed>, numbered on when taken."
-    )
+    batch_tokens: int = _setting(4096, "Tokens that a forward pass carries at most.", 1)
+    out: str = _setting("", "Run folder; default runs/MODEL-RATIO-SEED, numbered on when taken.")
     json: bool = _setting(False, "Print the result as JSON.")
     dry_run: bool = _setting(False, "Plan and measure a probe candidate, then stop.")
 
@@ -108,22 +117,15 @@ def change(settings: Settings, values: dict[str, Any], origin: str) -> Settings:
 
 def checked(settings: Settings) -> Settings:
     """The same settings, or a SettingsError that says which value cannot be and why."""
-    ranges: dict[str, tuple[float, float]] = {
-        "rounds": (1, 100_000), "candidates": (1, 100_000), "survivors": (1, 100_000),
-        "finalists": (1, 1_000), "segments": (0, 1 << 20), "segment_length": (0, 1 << 20),
-        "pair_count": (0, 1 << 20), "eta": (0, 1e6), "damping": (0, 10), "neighbours": (1, 1_000),
-        "projector_steps": (0, 100_000), "final_steps": (0, 100_000), "projector_rate": (0, 1), "batch_tokens": (1, 1 << 30),
-        "seed": (0, (1 << 63) - 1),
-    }  # fmt: skip
     if not 0 < settings.ratio < 1:
         raise SettingsError(
             f"ratio = {settings.ratio:g} cannot be: it is the share of weights to remove and lies "
             f"between 0 and 1. Try --ratio 0.5."
         )
-    for key, (low, high) in ranges.items():
-        value = getattr(settings, key)
-        if not low <= value <= high:
-            raise SettingsError(f"{key} = {value:g} cannot be: give {low:g} to {high:g}.")
+    for item in fields(Settings):
+        value, (least, most) = getattr(settings, item.name), item.metadata["range"]
+        if least is not None and not least <= value <= most:
+            raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} to {most:g}.")
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
     _one_of(settings.dtype, "dtype", ("auto", "float32", "bfloat16", "float16"))
     return settings

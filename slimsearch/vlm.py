@@ -130,7 +130,10 @@ class VLM:
         return seen[0]
 
     def embed(self, batch: Batch, project: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """A batch as the decoder's input, [rows, length, width]; `project` replaces the projector."""
+        """A batch as the decoder's input, [rows, length, width].
+
+        `project` stands in for the projector, where its weights are in training.
+        """
         embeds = self.model.get_input_embeddings()(batch.ids)
         if batch.features is None:
             return embeds
@@ -215,7 +218,7 @@ def load(checkpoint: Checkpoint, device: str, dtype: str) -> VLM:
     place = pick_device(device)
     loader = AutoModelForImageTextToText if architecture.projector else AutoModelForCausalLM
     with quiet_transformers(), refused(checkpoint):
-        model, info = loader.from_pretrained(
+        loaded: Any = loader.from_pretrained(
             checkpoint.folder,
             dtype=_pick_dtype(dtype, place),
             trust_remote_code=False,
@@ -223,6 +226,7 @@ def load(checkpoint: Checkpoint, device: str, dtype: str) -> VLM:
             local_files_only=True,
             output_loading_info=True,
         )
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(

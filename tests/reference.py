@@ -33,7 +33,7 @@ def sparsegpt(
             threshold = scores.flatten().sort().values[int(scores.numel() * level)]
             chosen = scores <= threshold
         else:
-            count = round(level * rows * end) - round(level * rows * start)
+            count = round(level * (rows * end)) - round(level * (rows * start))
             chosen = torch.zeros(scores.numel(), dtype=torch.bool)
             chosen[scores.flatten().sort(stable=True).indices[:count]] = True
             chosen = chosen.view(scores.shape)

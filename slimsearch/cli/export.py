@@ -1,4 +1,4 @@
-"""slimsearch export: a finished run's champion, or any model, in a form that something else runs."""
+"""slimsearch export: a finished run's champion, or any model, in another form."""
 
 from pathlib import Path
 from typing import Annotated

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from slimsearch.demo.world import (
+    CELL,
     COLOURS,
     COLUMNS,
     PICTURE_SIZE,
@@ -36,7 +37,6 @@ VOCABULARY = 768
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 UNKNOWN, BEGIN, END, PADDING, IMAGE = range(len(SPECIAL_TOKENS))
 IGNORED = -100
-LABEL_SIZES = (len(COLOURS) + 1, len(SHAPES) + 1, len(ROWS) * len(COLUMNS))
 MEAN, DEVIATION = 0.45, 0.25
 
 DECODER = dict(
@@ -185,19 +185,22 @@ def pixel_values(shown: Sequence[Picture]) -> torch.Tensor:
     return torch.from_numpy(scaled).permute(0, 3, 1, 2).contiguous()
 
 
-def cell_labels(shown: Sequence[Picture]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """For every visual token the colour, the shape and the number of its cell; 0 is nothing."""
-    side = PICTURE_SIZE // PATCH_SIZE
-    cells = np.zeros((2, len(shown), len(ROWS), len(COLUMNS)), np.int64)
+def cell_words(shown: Sequence[Picture], tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """For every visual token the four words for its cell: colour, shape, row and column.
+
+    An empty cell has padding for a colour and a shape. Shape: pictures, visual tokens, 4.
+    """
+    word = {
+        word: _encode(tokenizer, f" {word}")[-1] for word in (*COLOURS, *SHAPES, *ROWS, *COLUMNS)
+    }
+    cells = np.full((len(shown), len(ROWS), len(COLUMNS), 4), PADDING, np.int64)
+    cells[..., 2] = np.array([word[row] for row in ROWS])[:, None]
+    cells[..., 3] = [word[column] for column in COLUMNS]
     for number, picture in enumerate(shown):
         for thing in picture.scene.things:
-            found = list(COLOURS).index(thing.colour) + 1, SHAPES.index(thing.shape) + 1
-            cells[:, number, thing.row, thing.column] = found
-    patches = cells.repeat(side // len(ROWS), axis=2).repeat(side // len(COLUMNS), axis=3)
-    colour, shape = torch.from_numpy(patches).flatten(1)
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    place = rows * len(ROWS) // side * len(COLUMNS) + columns * len(COLUMNS) // side
-    return colour, shape, place.flatten().repeat(len(shown))
+            cells[number, thing.row, thing.column, :2] = word[thing.colour], word[thing.shape]
+    patches = cells.repeat(CELL // PATCH_SIZE, axis=1).repeat(CELL // PATCH_SIZE, axis=2)
+    return torch.from_numpy(patches).flatten(1, 2)
 
 
 def text_tokens(words: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:

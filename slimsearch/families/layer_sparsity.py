@@ -17,7 +17,7 @@ class LayerSparsity(Family):
         for glob in unmatched(ranges, names):
             raise PolicyError(
                 f"[layer_sparsity] '{glob}' names no part of this model. Parts are called "
-                f"{matrices[0].block} to {matrices[-1].block}, matrices {matrices[0].name} and so on."
+                f"{matrices[0].block} to {matrices[-1].block}, matrices like {matrices[0].name}."
             )
         sizes: dict[str, int] = {}
         choices: dict[str, tuple[float, ...]] = {}

@@ -6,6 +6,7 @@ All levels of a matrix are solved together as extra rows over one inverse factor
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from slimsearch.contracts import Pruned, Solver
 from slimsearch.errors import SettingsError, SolverError
 from slimsearch.hessian import Factor, Hessian
 from slimsearch.masks import groups
+
+ROWS = 256  # compared at a time, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class SparseGPT(Solver):
                 f"`keep` {self.keep}: sparsegpt needs groups that divide {obs.BLOCK}."
             )
         weights = weights.float()
-        if not bool(torch.isfinite(weights).all()):
+        if not all(map(isfinite, map(float, weights.aminmax()))):  # NaN comes through
             raise SolverError("The weights of this matrix are not finite (NaN or infinity).")
         inner = sorted({level for level in levels if 0.0 < level < 1.0})
         solved = self._solve(weights, hessian, inner, keep) if inner else {}
@@ -49,7 +52,7 @@ class SparseGPT(Solver):
         keep: tuple[int, int] | None,
     ) -> dict[float, Pruned]:
         factor = hessian.factor(self.damping)
-        alive = weights.masked_fill(factor.dead, 0.0)
+        alive = weights.masked_fill(factor.dead, 0.0) if bool(factor.dead.any()) else weights
         if self.reference_count:
             counts = [_published_counts(weights.shape, level) for level in levels]
         else:
@@ -77,7 +80,7 @@ def _exact_counts(shape: torch.Size, level: float, dead: Tensor) -> list[int]:
     """
     rows, columns = shape
     ends = [*range(0, columns, obs.BLOCK), columns]
-    totals = [round(level * rows * end) for end in ends]
+    totals = [round(level * (rows * end)) for end in ends]
     shares = [after - before for before, after in pairwise(totals)]
     floors = [rows * int(part.sum()) for part in dead.split(obs.BLOCK)]
     slack = [max(share - floor, 0) for share, floor in zip(shares, floors, strict=True)]
@@ -100,7 +103,9 @@ def _undamped(
     The damping adds added / 2 * ||dW||^2. Where that is nearly all of the loss, the difference
     would be rounding, and the trace is computed instead.
     """
-    change = solved - before
-    lengths = torch.linalg.vector_norm(change, dim=1).double()  # fp32 along a row is exact enough
-    error = loss - factor.added / 2 * float(lengths.square().sum())
-    return error if error > 0.01 * loss else hessian.half_trace(change)
+    moved = 0.0
+    for after, original in zip(solved.split(ROWS), before.split(ROWS), strict=True):
+        lengths = torch.linalg.vector_norm(after - original, dim=1)  # fp32 will do along a row
+        moved += float(lengths.square().sum(dtype=torch.float64))
+    error = loss - factor.added / 2 * moved
+    return error if error > 0.01 * loss else hessian.half_trace(solved - before)

@@ -3,6 +3,8 @@
 The first generation holds the uniform genes and random ones. Survivors are told again whenever
 the projector has moved: an old score under an old projector is stale.
 """
+# pymoo annotates nothing; what pyright reads into its defaults is wrong.
+# pyright: reportArgumentType=false, reportIncompatibleMethodOverride=false
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +35,7 @@ class Genetic(Strategy):
         self._algorithm = GA(
             pop_size=survivors,
             n_offsprings=candidates,
-            sampling=np.array(first_generation(budget, candidates, np.random.default_rng(seed))),  # pyright: ignore[reportArgumentType]
+            sampling=np.array(first_generation(budget, candidates, np.random.default_rng(seed))),
             crossover=_BlockCrossover(),
             mutation=_LevelSwitch(budget),
             repair=_OnBudget(budget),
@@ -43,8 +45,8 @@ class Genetic(Strategy):
         self._asked: Any = None
 
     def ask(self) -> list[Genes]:
-        self._asked = self._algorithm.ask()
-        return _genes(self._asked)
+        self._asked = self._algorithm.ask()  # None where crossover finds nothing new
+        return [] if self._asked is None else _genes(self._asked)
 
     def tell(self, genes: Sequence[Genes], totals: Sequence[float]) -> None:
         found = dict(zip(genes, totals, strict=True))

@@ -1,0 +1,45 @@
+# make run and make test need nothing before them but Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# DeepSparse has wheels for Linux x86-64 and Python before 3.12; its marker leaves it out elsewhere.
+EXTRAS := deepsparse
+
+.PHONY: help run test check bench demo-model clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: $(VENV)/installed  ## install, then search the demo model at ratio 0.5 (about two minutes)
+	$(BIN)/slimsearch run --ratio 0.5
+
+test: $(VENV)/installed-dev  ## install, then run every test
+	$(BIN)/pytest
+
+check: $(VENV)/installed-dev  ## ruff, pyright, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed  ## time the demo run by stage, and the solver against a plain one
+	$(BIN)/python benchmarks/demo_run.py
+	$(BIN)/python benchmarks/solver.py
+
+demo-model: $(VENV)/installed  ## train the demo model from scratch into demo-model/
+	$(BIN)/python -m slimsearch.demo.train --out demo-model
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) --editable '.[$(EXTRAS),dev]'
+	$(BIN)/pip check
+	touch $@

@@ -1,0 +1,83 @@
+"""Shared by all tests: no hub, one thread, tiny models and data made once for a session."""
+
+import os
+
+for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+    os.environ[_name] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+
+from slimsearch import checkpoint, conversation, vlm  # noqa: E402
+from slimsearch.settings import Settings  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """Where the tiny models of this session stand."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def llava(models: Path) -> Path:
+    return tiny.llava(models / "llava")
+
+
+@pytest.fixture(scope="session")
+def llama(models: Path) -> Path:
+    return tiny.llama(models / "llama")
+
+
+@pytest.fixture(scope="session")
+def llava_16(models: Path) -> Path:
+    """As LLaVA 1.5 comes: bf16, two shards, old names, and GQA on top."""
+    return tiny.llava(
+        models / "llava16", dtype=torch.bfloat16, shards=2, old_names=True, kv_heads=2
+    )
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory) -> Path:
+    return tiny.pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory) -> Path:
+    return tiny.text(tmp_path_factory.mktemp("text") / "prose.txt")
+
+
+@pytest.fixture
+def small(llava: Path, pairs_file: Path, text_file: Path) -> Settings:
+    """A search of seconds."""
+    return tiny_settings(llava, pairs_file, text_file)
+
+
+def tiny_settings(model: Path, pairs: Path | str, text: Path) -> Settings:
+    return Settings(
+        model=str(model), calibration=str(text), pairs=str(pairs), pair_count=14, segments=4,
+        segment_length=24, rounds=2, candidates=4, survivors=3, finalists=2, projector_steps=2,
+        final_steps=3, projector_rate=1e-3, batch_tokens=200, device="cpu", policy="per_layer",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def load():
+    """Opens a model folder as a VLM."""
+
+    def opened(folder: Path, dtype: str = "auto") -> vlm.VLM:
+        return vlm.load(checkpoint.find(str(folder)), "cpu", dtype)
+
+    return opened
+
+
+@pytest.fixture
+def seen(load, llava: Path):
+    """A tiny LLaVA with its speech."""
+    model = load(llava)
+    return model, conversation.load(model.checkpoint, sees=True)
