@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,10 @@ def search(chosen: Settings, watch: Watch | None = None) -> Result:
     watch = watch or Watch()
     settings.checked(chosen)
     folder = Path(chosen.out) if chosen.out else free_folder(chosen)
+    chosen = _anchored(chosen)
     run.check_free(folder)
     given = assembly.gather(chosen)
+    run.make_folder(folder)
     bench = assembly.load(given, watch)
     with run.create(folder, chosen, assembly.fingerprint(given)) as opened:
         return _carry_out(bench, opened, watch)
@@ -78,6 +80,17 @@ def free_folder(chosen: Settings) -> Path:
     while folder.exists():
         folder, number = first.with_name(f"{first.name}-{number}"), number + 1
     return folder
+
+
+def _anchored(chosen: Settings) -> Settings:
+    """Local paths made absolute, so that the run can be resumed from any folder."""
+    found: dict[str, str] = {}
+    for key in ("model", "policy", "calibration", "pairs"):
+        path = Path(getattr(chosen, key)).expanduser()
+        on_shelf = key in ("policy", "calibration") and path.name == path.stem == str(path)
+        if str(path) not in (DEMO, "auto", "none") and not on_shelf and path.exists():
+            found[key] = str(path.resolve())
+    return replace(chosen, **found)
 
 
 def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:

@@ -85,8 +85,12 @@ def gather(settings: Settings) -> Given:
         plugins.find(kind, name)
     objective.weights(settings, pairs=True)
     policy = policies.read(shelf.find("policies", settings.policy))
-    for family in policy.tables:
+    for family, table in policy.tables.items():
         plugins.find("families", family)
+        for key, value in table.items():
+            policies.parse_levels(value, settings.ratio, f"{policy.file}, [{family}] '{key}'")
+    if settings.levels:
+        policies.parse_levels(settings.levels, settings.ratio, "--levels")
     vlm.pick_device(settings.device)
     found = checkpoint.find(settings.model)
     architecture = vlm.architecture_of(found)
@@ -178,7 +182,7 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
         name: make("families", name, settings) for name in given.policy.tables
     }
     found = space.build(given.policy, families, model.matrices, settings.ratio, settings.levels)
-    if found.single:  # nothing to choose: the policy's own share is the ratio, asked once
+    if given.policy.fixed:  # nothing to choose: the policy's own share is the ratio
         settings = replace(settings, ratio=found.budget.reach()[0], strategy="uniform")
         found = replace(found, budget=replace(found.budget, target=settings.ratio))
     found.budget.check()

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from slimsearch import files
@@ -21,6 +20,9 @@ from slimsearch.shelf import PACKAGE
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken")  # everything beside the weights
+
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,9 @@ class Checkpoint:
         Names, dtypes and shards stay as they are; what is not in `changed` keeps its bytes.
         """
         for name in sorted(set(self.shards.values())):
-            with safe_open(self.folder / name, "pt") as shard:
-                tensors = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118
-                metadata = shard.metadata()
-            for key in tensors.keys() & changed.keys():
-                tensors[key] = changed[key].detach().to("cpu", tensors[key].dtype).contiguous()
             with files.writing(folder / name):
-                save_file(tensors, folder / name, metadata=metadata)
+                shutil.copyfile(self.folder / name, folder / name)
+                _overwrite(folder / name, changed)
         for file in sorted(self.folder.iterdir()):
             if file.is_file() and file.suffix in COPIED:
                 shutil.copyfile(file, folder / file.name)
@@ -70,6 +68,24 @@ def find(source: str) -> Checkpoint:
     shards = _shards(folder)
     _check_whole(folder, shards)
     return Checkpoint(folder, config, shards)
+
+
+def _overwrite(shard: Path, changed: Mapping[str, Tensor]) -> None:
+    """Writes tensors over their own bytes in a safetensors file; its header stays as it is.
+
+    The file is: the header's length (8 bytes, little-endian), the header (JSON), the data.
+    """
+    with shard.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        for key in sorted(header.keys() & changed.keys()):
+            start, end = header[key]["data_offsets"]
+            dtype = _DTYPES[header[key]["dtype"]]
+            tensor = changed[key].detach().to("cpu", dtype).contiguous()
+            content = tensor.flatten().view(torch.uint8).numpy().tobytes()
+            assert len(content) == end - start
+            stream.seek(8 + length + start)
+            stream.write(content)
 
 
 def _folder(source: str) -> Path:

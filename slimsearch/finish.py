@@ -44,8 +44,7 @@ class Champion:
 
     def put_on(self, loop: Loop) -> None:
         """Puts the winner on the model."""
-        loop.evaluator.put_on(self.policy)
-        loop.evaluator.store.restore(loop.evaluator.vlm)
+        loop.evaluator.put_on(_without_sparsity(self.policy))
         loop.evaluator.store.place(loop.evaluator.vlm, self.weights)
 
 
@@ -114,7 +113,7 @@ def prune_policy(
 ) -> dict[str, Packed]:
     """Puts a policy on the model, its sparsity pruned exactly rather than stitched."""
     evaluator = loop.evaluator
-    evaluator.put_on(policy)
+    evaluator.put_on(_without_sparsity(policy))
     family = evaluator.families.get(SPARSITY)
     if family is None:
         return {}
@@ -128,6 +127,11 @@ def prune_policy(
         loop.tokens,
         advance,
     )
+
+
+def _without_sparsity(policy: Policy) -> Policy:
+    """What else a policy does: its sparsity is not stitched from the store, it is pruned."""
+    return Policy({name: table for name, table in policy.tables.items() if name != SPARSITY})
 
 
 def _finalists(loop: Loop, run: Run, watch: Watch, position: Position) -> list[Score]:

@@ -64,6 +64,11 @@ class PolicyFile:
     tables: Mapping[str, Ranges]
     file: str = field(default="", compare=False)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether every line holds a number: a policy, with nothing left to choose."""
+        return not any(isinstance(v, str) for table in self.tables.values() for v in table.values())
+
 
 def read(file: Path) -> PolicyFile:
     """Reads a policy or a space; whether its families exist is for the plug-ins to say."""
@@ -97,7 +102,7 @@ def write(
     lines = [f"name = {toml_value(name)}", f"about = {toml_value(about)}"]
     for family, table in policy.tables.items():
         lines += ["", f"[{family}]"]
-        lines += [f"{toml_value(key)} = {value:.6g}" for key, value in table.items()]
+        lines += [f"{toml_value(key)} = {round(value, 9)!r}" for key, value in table.items()]
     if found:
         lines += ["", "[found]"]
         lines += [f"{toml_value(key)} = {toml_value(value)}" for key, value in found.items()]

@@ -116,12 +116,16 @@ class Run:
 def create(folder: Path, chosen: Settings, fingerprint: Mapping[str, Any]) -> Run:
     """A fresh run folder; one that exists is never overwritten."""
     check_free(folder)
-    with files.writing(folder):
-        (folder / "projectors").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "projectors")
     run = Run(folder, _locked(folder))
     files.write(folder / "settings.toml", settings.write(chosen).encode())
     run.journal.append({"kind": "start", "format": FORMAT, "fingerprint": dict(fingerprint)})
     return run
+
+
+def make_folder(folder: Path) -> None:
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def check_free(folder: Path) -> None:

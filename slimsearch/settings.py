@@ -12,9 +12,10 @@ from typing import Any, get_type_hints
 from slimsearch.errors import SettingsError, did_you_mean
 
 DEMO = "demo"
+MOST = 1 << 30  # no setting means anything beyond
 
 
-def _setting(default: Any, about: str, least: float | None = None, most: float = 1 << 30) -> Any:
+def _setting(default: Any, about: str, least: float | None = None, most: float = MOST) -> Any:
     """A field with its help text and, for a number, the range it must lie in."""
     return field(default=default, metadata={"about": about, "range": (least, most)})
 
@@ -125,7 +126,8 @@ def checked(settings: Settings) -> Settings:
     for item in fields(Settings):
         value, (least, most) = getattr(settings, item.name), item.metadata["range"]
         if least is not None and not least <= value <= most:
-            raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} to {most:g}.")
+            upwards = "or more" if most == MOST else f"to {most:g}"
+            raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} {upwards}.")
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
     _one_of(settings.dtype, "dtype", ("auto", "float32", "bfloat16", "float16"))
     return settings

@@ -55,15 +55,7 @@ def text_file(tmp_path_factory) -> Path:
 @pytest.fixture
 def small(llava: Path, pairs_file: Path, text_file: Path) -> Settings:
     """A search of seconds."""
-    return tiny_settings(llava, pairs_file, text_file)
-
-
-def tiny_settings(model: Path, pairs: Path | str, text: Path) -> Settings:
-    return Settings(
-        model=str(model), calibration=str(text), pairs=str(pairs), pair_count=14, segments=4,
-        segment_length=24, rounds=2, candidates=4, survivors=3, finalists=2, projector_steps=2,
-        final_steps=3, projector_rate=1e-3, batch_tokens=200, device="cpu", policy="per_layer",
-    )  # fmt: skip
+    return tiny.settings(llava, pairs_file, text_file)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from conftest import tiny_settings
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -49,7 +48,7 @@ class Notes(Watch):
 def chosen(tmp_path_factory, llava_16, pairs_file, text_file) -> Settings:
     """Fourteen genes on a bf16 model in two shards."""
     out = tmp_path_factory.mktemp("runs") / "unbroken"
-    found = tiny_settings(llava_16, pairs_file, text_file)
+    found = tiny.settings(llava_16, pairs_file, text_file)
     return replace(found, policy="per_matrix", candidates=3, survivors=2, out=str(out))
 
 
@@ -496,7 +495,7 @@ def test_a_solver_that_fails_says_so(small, tmp_path, monkeypatch):
 
 def test_a_text_only_model_skips_the_projector_and_says_so(llama, text_file, tmp_path):
     watch = Notes()
-    chosen = tiny_settings(llama, "auto", text_file)
+    chosen = tiny.settings(llama, "auto", text_file)
     found = api.search(replace(chosen, out=str(tmp_path / "run")), watch)
     assert any("text-only" in note and "projector step is skipped" in note for note in watch.notes)
     assert all(done.step is None and done.projector == 0 for done in found.rounds)

@@ -23,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from slimsearch.settings import Settings
+
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 BEGIN, END, PADDING, IMAGE = 1, 2, 3, 4
 VOCABULARY = 320
@@ -142,6 +144,16 @@ def prose(words: int, seed: int = 0) -> str:
     vocabulary = (*COLOURS, "the", "a", "square", "is", "of", "in", "picture", "and", "more")
     said = [draw.choice(vocabulary) + ("." if draw.random() < 0.1 else "") for _ in range(words)]
     return " ".join(said) + "\n"
+
+
+def settings(model: Path, pairs_file: Path | str, text_file: Path) -> Settings:
+    """A search of a second on such a model."""
+    return Settings(
+        model=str(model), calibration=str(text_file), pairs=str(pairs_file), pair_count=14,
+        segments=4, segment_length=24, rounds=2, candidates=4, survivors=3, finalists=2,
+        projector_steps=2, final_steps=3, projector_rate=1e-3, batch_tokens=200, device="cpu",
+        policy="per_layer",
+    )  # fmt: skip
 
 
 @cache

@@ -44,9 +44,9 @@ SEGMENT_LENGTH = 128
 TEXT_WORDS = 1_000_000  # a worker
 SEEDS_APART = 1000
 LEARNING_RATE = 1.5e-3  # for AdamW: embeddings, norms, biases
-MATRIX_RATE = 3e-3  # for Muon: every other matrix
+MATRIX_RATE = 2.5e-3  # for Muon: every other matrix
 WARM_UP_STEPS = 100
-COOL_DOWN = 0.25  # the last part of the steps, over which the rates fall to nothing
+COOL_DOWN = 0.5  # the last part of the steps, over which the rates fall to nothing
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The demo's world: small pictures of coloured shapes, questions about them, and plain text.
 
-A scene is a handful of shapes on a 3 x 3 grid whose cells hold 2 x 2 patches each. Questions are
+A scene is a handful of shapes on a 2 x 2 grid whose cells hold 3 x 3 patches each. Questions are
 asked only where the scene has exactly one right answer. Everything follows from a seed, and what
 a scene or a paragraph says decides which split it may appear in, so splits cannot overlap.
 """
@@ -47,10 +47,10 @@ COLOURS = {
     "white": (235, 235, 235),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-ROWS = ("top", "middle", "bottom")
-COLUMNS = ("left", "centre", "right")
+ROWS = ("top", "bottom")
+COLUMNS = ("left", "right")
 LETTERS = "ABCD"
-CELL = 16
+CELL = 24
 PICTURE_SIZE = CELL * len(ROWS)
 
 
@@ -81,7 +81,7 @@ class Scene:
         canvas = np.full((PICTURE_SIZE, PICTURE_SIZE, 3), rng.uniform(70, 110), np.float32)
         canvas += rng.normal(0, 8, 3)
         for thing in self.things:
-            size, left, top = rng.integers(11, 15), *rng.integers(0, 3, 2)
+            size, left, top = rng.integers(17, 22), *rng.integers(0, 3, 2)
             mask = _stencil(thing.shape, int(size), int(left), int(top))[..., None]
             paint = np.array(COLOURS[thing.colour]) * rng.uniform(0.85, 1.0) + rng.normal(0, 8, 3)
             rows = slice(thing.row * CELL, (thing.row + 1) * CELL)
@@ -151,10 +151,10 @@ def split_of(content: str) -> str:
 
 
 def draw_scene(rng: random.Random) -> Scene:
-    """Two to five things in a few colours and shapes, so that some of them repeat."""
+    """Two to four things in a few colours and shapes, so that some of them repeat."""
     colours = rng.sample(list(COLOURS), rng.randint(2, 4))
     shapes = rng.sample(SHAPES, rng.randint(2, 4))
-    cells = sorted(rng.sample(range(len(ROWS) * len(COLUMNS)), rng.randint(2, 5)))
+    cells = sorted(rng.sample(range(len(ROWS) * len(COLUMNS)), rng.randint(2, 4)))
     things = tuple(
         Thing(rng.choice(colours), rng.choice(shapes), *divmod(cell, len(COLUMNS)))
         for cell in cells
@@ -304,5 +304,5 @@ def _stencil(shape: str, size: int, left: int, top: int) -> np.ndarray:
         pen.rectangle((x + third, y, x + side - third, y + side), fill=255)
         pen.rectangle((x, y + third, x + side, y + side - third), fill=255)
     else:
-        pen.ellipse(box, outline=255, width=3 * fine)
+        pen.ellipse(box, outline=255, width=4 * fine)
     return np.asarray(mask.resize((CELL, CELL), Image.BOX), np.float32) / 255

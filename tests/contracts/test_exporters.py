@@ -1,0 +1,129 @@
+"""Every file in exporters/ against the contract of an exporter; hf against its source folder."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+from slimsearch.contracts import Exporter
+from slimsearch.errors import RunError
+from slimsearch.plugins import about, find, names
+
+EXPORTERS = names("exporters")
+SHAPES = {
+    "new": {},
+    "as_1.5": {"dtype": torch.bfloat16, "shards": 3, "old_names": True, "kv_heads": 2},
+    "tied": {"tied": True, "dtype": torch.float16},
+}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def source(request, tmp_path_factory):
+    return tiny.llava(tmp_path_factory.mktemp("source") / "model", **SHAPES[request.param])
+
+
+def tensors(folder) -> dict[str, dict[str, torch.Tensor]]:
+    return {file.name: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
+
+
+def same_bytes(one: torch.Tensor, two: torch.Tensor) -> bool:
+    return one.dtype == two.dtype and torch.equal(
+        one.contiguous().view(torch.uint8), two.contiguous().view(torch.uint8)
+    )
+
+
+def test_all_are_found():
+    assert set(EXPORTERS) >= {"hf"}
+    assert all(about("exporters", name) for name in EXPORTERS)
+    assert all(issubclass(find("exporters", name), Exporter) for name in EXPORTERS)
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_a_folder_that_exists_is_refused(load, llava, tmp_path, name):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(RunError, match="exists already"):
+        find("exporters", name)().write(load(llava), tmp_path / "taken", {})
+    assert list((tmp_path / "taken").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_a_whole_folder_or_nothing(load, llava, tmp_path, name, monkeypatch):
+    """What goes wrong in the middle leaves nothing behind."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    model = load(llava)
+    with pytest.raises(Exception, match="No space left"):
+        find("exporters", name)().write(model, tmp_path / "out" / "model", {})
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_untouched_model_comes_out_byte_for_byte(load, source, tmp_path):
+    find("exporters", "hf")().write(load(source), tmp_path / "out", {})
+    before, after = tensors(source), tensors(tmp_path / "out")
+    assert {name: set(shard) for name, shard in before.items()} == {
+        name: set(shard) for name, shard in after.items()}  # fmt: skip
+    for name, shard in before.items():
+        assert all(same_bytes(weight, after[name][key]) for key, weight in shard.items())
+    for file in source.iterdir():
+        if file.suffix in (".json", ".jinja"):
+            assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_what_changed_is_changed_and_nothing_else(load, source, tmp_path):
+    model = load(source)
+    model.linear("blocks.1.up").weight.data[::2] = 0
+    model.projector.linear_1.bias.data.fill_(0.5)
+    find("exporters", "hf")().write(model, tmp_path / "out", {})
+    before, after = tensors(source), tensors(tmp_path / "out")
+    changed = {
+        key
+        for name, shard in before.items()
+        for key, weight in shard.items()
+        if not same_bytes(weight, after[name][key])
+    }
+    assert {key.split(".layers.")[-1].split("projector.")[-1] for key in changed} == {
+        "1.mlp.up_proj.weight", "linear_1.bias"}  # fmt: skip
+    (up,) = [w for shard in after.values() for key, w in shard.items() if key in changed
+             and "up_proj" in key]  # fmt: skip
+    assert torch.equal(up == 0, model.linear("blocks.1.up").weight == 0)
+    assert int((up[::2] == 0).sum()) == up[::2].numel()
+
+
+def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
+    model = load(source)
+    model.linear("blocks.0.q").weight.data[:, ::3] = 0
+    facts = {"base": "x/y", "policy": {"layer_sparsity": {"blocks.0": 0.5}},
+             "table": [{"name": "dense", "sparsity": 0.0, "figures": {"perplexity": 9.0}}]}
+    find("exporters", "hf")().write(model, tmp_path / "out", facts)
+    again, info = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "out", dtype=torch.float32, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert torch.equal(again.get_decoder().layers[0].self_attn.q_proj.weight,
+                       model.linear("blocks.0.q").weight)  # fmt: skip
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    inputs = processor(images=tiny.picture(1), text="<image> red", return_tensors="pt")
+    with torch.no_grad():
+        one, two = model.model(**inputs).logits, again(**inputs).logits
+    assert torch.equal(one, two)
+    assert json.loads((tmp_path / "out" / "slimsearch.json").read_text()) == facts
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "x/y" in card
+    assert "| blocks.0 | 0.5 |" in card
+    assert "| dense | 0.000 | 9 | - | - |" in card
+
+
+def test_a_text_only_model_too(load, llama, tmp_path):
+    model = load(llama)
+    model.linear("blocks.1.down").weight.data[0] = 0
+    find("exporters", "hf")().write(model, tmp_path / "out", {})
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert all(torch.equal(weight, again.state_dict()[key])
+               for key, weight in model.model.state_dict().items())  # fmt: skip

@@ -1,0 +1,156 @@
+"""Every file in families/ against the contract of a family, on a tiny model."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slimsearch import level_store
+from slimsearch.contracts import Family
+from slimsearch.conversation import text_batches
+from slimsearch.errors import PolicyError
+from slimsearch.level_store import LevelStore
+from slimsearch.plugins import about, find, names
+from slimsearch.policy import Matrix, PolicyFile
+from slimsearch.space import build
+
+FAMILIES = names("families")
+every_family = pytest.mark.parametrize("name", FAMILIES)
+RANGES = {  # for each family some tables that name parts of a model of two blocks
+    "layer_sparsity": [
+        {"blocks.*": "0.25,0.5,0.75"},
+        {"blocks.*.*": "0.25,0.5,0.75"},
+        {"blocks.0": 0.5, "blocks.1": "0.25,0.5,0.75"},
+        {"blocks.*": "0.25,0.5,0.75", "blocks.*.down": 0.5},
+        {"blocks.*": "0.25,0.5,0.75", "blocks.*.q": 0.5},
+        {"blocks.*.q": 0.75, "blocks.*": "0.25,0.5"},
+    ],
+}
+MATRICES = tuple(
+    Matrix(f"blocks.{block}.{role}", rows, columns)
+    for block in range(2)
+    for role, rows, columns in (
+        ("q", 32, 32), ("k", 16, 32), ("v", 16, 32), ("o", 32, 32), ("gate", 48, 32),
+        ("up", 48, 32), ("down", 32, 48),
+    )
+)  # fmt: skip
+
+
+def test_all_are_found():
+    assert set(FAMILIES) >= {"layer_sparsity"}
+    assert all(about("families", name) for name in FAMILIES)
+    assert all(issubclass(find("families", name), Family) for name in FAMILIES)
+    assert set(RANGES) == set(FAMILIES), "say here what a new family's tables look like"
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """A tiny model and a store of three levels of every matrix."""
+    import tiny
+
+    from slimsearch import checkpoint, vlm
+    from slimsearch.solvers.magnitude import Magnitude
+
+    folder = tiny.llava(tmp_path_factory.mktemp("model") / "llava", kv_heads=2)
+    model = vlm.load(checkpoint.find(str(folder)), "cpu", "auto")
+    batches = text_batches(torch.arange(64).view(2, 32) + 10, model.device, 1000)
+    store = LevelStore(model)
+    levels = {matrix.name: (0.25, 0.5, 0.75) for matrix in model.matrices}
+    level_store.fill(store, model, batches, levels, Magnitude(), "both", lambda: None)
+    return model, store
+
+
+def bits(model) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in model.model.state_dict().items()}
+
+
+def cases():
+    return [(name, ranges) for name in FAMILIES for ranges in RANGES[name]]
+
+
+def test_the_matrices_above_are_the_tiny_models(held):
+    assert held[0].matrices == MATRICES
+
+
+@pytest.mark.parametrize(("name", "ranges"), cases())
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_genes_edits_removed_and_apply_agree(held, name, ranges, data):
+    """What the budget thinks goes, what the family says goes, and the zeros on the model."""
+    model, store = held
+    family = find("families", name)()
+    space = build(PolicyFile("test", "", {name: ranges}), {name: family}, MATRICES, 0.5, "")
+    genes = tuple(
+        data.draw(st.integers(0, len(gene.choices) - 1)) for gene in space.budget.genes
+    )
+    policy = space.decode(genes)
+    edits = family.edits(policy.tables[name], MATRICES)
+    total = sum(matrix.size for matrix in MATRICES)
+    assert family.removed(edits, MATRICES) / total == pytest.approx(space.budget.removed(genes))
+    family.apply(edits, model, store)
+    zeros = sum(int((model.linear(m.name).weight == 0).sum()) for m in MATRICES)
+    family.restore(model, store)
+    assert zeros == pytest.approx(family.removed(edits, MATRICES), abs=len(MATRICES))
+
+
+@pytest.mark.parametrize(("name", "ranges"), cases())
+def test_every_line_of_a_table_is_heeded(name, ranges):
+    """The last line that names a part wins, also after genes and back."""
+    family = find("families", name)()
+    space = build(PolicyFile("test", "", {name: ranges}), {name: family}, MATRICES, 0.5, "")
+    lowest = (0,) * len(space.genes)
+    edits = family.edits(space.decode(lowest).tables[name], MATRICES)
+    for matrix in MATRICES:
+        said = None
+        for glob, value in ranges.items():
+            parts, block = glob.split("."), matrix.name.split(".")
+            if all(p in ("*", b) for p, b in zip(parts, block, strict=False)):
+                said = value
+        wanted = float(said) if not isinstance(said, str) else float(said.split(",")[0])
+        assert edits[matrix.name] == wanted, matrix.name
+
+
+@pytest.mark.parametrize(("name", "ranges"), cases())
+def test_apply_and_restore_leave_every_weight_as_it_was(held, name, ranges):
+    model, store = held
+    before = bits(model)
+    family = find("families", name)()
+    genes = family.genes(ranges, MATRICES, 0.5)
+    for choice in (0, -1):
+        values = {gene.key: gene.choices[choice] for gene in genes}
+        family.apply(family.edits(values, MATRICES), model, store)
+    changed = [key for key, weight in bits(model).items() if not torch.equal(weight, before[key])]
+    assert changed
+    assert all("vision" not in key and "projector" not in key for key in changed)
+    family.restore(model, store)
+    assert all(torch.equal(weight, before[key]) for key, weight in bits(model).items())
+    family.restore(model, store)
+
+
+@every_family
+def test_no_edits_remove_nothing(held, name):
+    model, store = held
+    before = bits(model)
+    family = find("families", name)()
+    assert family.removed({}, MATRICES) == 0
+    family.apply({}, model, store)
+    assert all(torch.equal(weight, before[key]) for key, weight in bits(model).items())
+
+
+@every_family
+@pytest.mark.parametrize("glob", ["blocks.7", "layers.*", "blocks", "blocks.*.query", "*.*.*.*"])
+def test_a_line_that_names_nothing_is_refused(name, glob):
+    with pytest.raises(PolicyError, match="names no part"):
+        find("families", name)().genes({glob: 0.5, "blocks.0": 0.5}, MATRICES, 0.5)
+
+
+@every_family
+def test_genes_have_choices_in_order_and_sizes_that_add_up(name):
+    for ranges in RANGES[name]:
+        genes = find("families", name)().genes(ranges, MATRICES, 0.5)
+        assert sum(gene.size for gene in genes) == sum(matrix.size for matrix in MATRICES)
+        assert len({gene.key for gene in genes}) == len(genes)
+        for gene in genes:
+            assert gene.family == name
+            assert gene.choices
+            assert list(gene.choices) == sorted(set(gene.choices))

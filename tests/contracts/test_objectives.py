@@ -1,0 +1,107 @@
+"""Every file in objectives/ against the contract of a term."""
+
+from math import isfinite
+
+import pytest
+import torch
+
+from slimsearch import checkpoint, conversation, vlm
+from slimsearch.calibration import Pair, Turn
+from slimsearch.contracts import Term
+from slimsearch.demo import world
+from slimsearch.plugins import about, find, names
+from slimsearch.vlm import Calibrated
+
+TERMS = names("objectives")
+
+
+def test_all_are_found():
+    assert set(TERMS) >= {"text_loss", "answer_loss", "weight_norm"}
+    assert all(about("objectives", name) for name in TERMS)
+    assert all(issubclass(find("objectives", name), Term) for name in TERMS)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The demo model, which understands its world, and a little of that world."""
+    model = vlm.load(checkpoint.find("demo"), "cpu", "float32")
+    speech = conversation.load(model.checkpoint, sees=True)
+    ids = torch.tensor(speech.tokens(world.text("calibration", 400, 0))[:256]).view(8, 32)
+    pairs = [
+        Pair(str(n), shown.image, tuple(Turn(q.text, q.answer) for q in shown.questions))
+        for n, shown in enumerate(world.pictures("calibration", 4, 3, 0))
+    ]
+    return model, Calibrated(
+        tuple(conversation.text_batches(ids, model.device, 4096)),
+        tuple(conversation.pair_batches(model, speech, pairs, 1024)),
+    )
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_is_finite_and_repeats_itself(demo, name):
+    term = find("objectives", name)()
+    term.prepare(demo[0])
+    first = term.measure(*demo)
+    assert isinstance(first, float)
+    assert isfinite(first)
+    assert term.measure(*demo) == first
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_changes_nothing(demo, name):
+    before = {key: weight.clone() for key, weight in demo[0].model.state_dict().items()}
+    term = find("objectives", name)()
+    term.prepare(demo[0])
+    term.measure(*demo)
+    after = demo[0].model.state_dict()
+    assert all(torch.equal(weight, after[key]) for key, weight in before.items())
+
+
+@pytest.mark.parametrize("name", sorted(set(TERMS) - {"weight_norm"}))
+def test_the_dense_model_scores_lower_than_a_destroyed_one(demo, name):
+    model, calibrated = demo
+    term = find("objectives", name)()
+    term.prepare(model)
+    whole = term.measure(model, calibrated)
+    before = {m.name: model.linear(m.name).weight.data.clone() for m in model.matrices}
+    for n, matrix in enumerate(model.matrices):
+        torch.manual_seed(n)
+        weight = model.linear(matrix.name).weight.data
+        weight.copy_(weight.flatten()[torch.randperm(weight.numel())].view(weight.shape))
+    destroyed = term.measure(model, calibrated)
+    for name_, weight in before.items():
+        model.linear(name_).weight.data.copy_(weight)
+    assert whole + 0.5 < destroyed
+
+
+@pytest.mark.parametrize("name", sorted({*TERMS} - {"weight_norm"}))
+def test_needs_pairs_is_the_truth(demo, name):
+    """A term that reads no pairs must not move when the projector does; one that does, must."""
+    model, calibrated = demo
+    term = find("objectives", name)()
+    term.prepare(model)
+    before, state = term.measure(model, calibrated), model.projector_state()
+    model.set_projector({key: weight * 0.5 for key, weight in state.items()})
+    after = term.measure(model, calibrated)
+    model.set_projector(state)
+    assert (before != after) == term.needs_pairs
+    assert term.measure(model, calibrated) == before
+
+
+def test_weight_norm_is_the_geometric_mean_of_kept_norms(demo):
+    model, calibrated = demo
+    term = find("objectives", "weight_norm")()
+    term.prepare(model)
+    assert term.measure(model, calibrated) == pytest.approx(1.0)
+    before = {m.name: model.linear(m.name).weight.data.clone() for m in model.matrices}
+    shares = []
+    for n, matrix in enumerate(model.matrices):
+        weight = model.linear(matrix.name).weight.data
+        weight[: 1 + n % 7] = 0
+        shares.append(weight.double().norm() / before[matrix.name].double().norm())
+    measured = term.measure(model, calibrated)
+    for name, weight in before.items():
+        model.linear(name).weight.data.copy_(weight)
+    exact = torch.stack(shares).log().mean().exp().item()
+    assert measured == pytest.approx(exact, rel=1e-5)
+    assert measured < 1

@@ -1,0 +1,126 @@
+"""A journal loses at most the line that was being written, and never believes a damaged one."""
+
+import errno
+import os
+
+import pytest
+
+from slimsearch.errors import ResourceError, RunError
+from slimsearch.journal import Journal, read
+
+RECORDS = [{"kind": "start", "n": 0}, {"kind": "score", "total": 1.5, "name": "ä"}, {"n": [1, 2]}]
+
+
+@pytest.fixture
+def file(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for record in RECORDS:
+        journal.append(record)
+    journal.close()
+    return tmp_path / "journal.jsonl"
+
+
+def ends(content: bytes) -> list[int]:
+    return [n + 1 for n, byte in enumerate(content) if byte == 10]
+
+
+def test_records_come_back(file):
+    assert read(file) == (RECORDS, file.stat().st_size)
+
+
+def test_cut_at_every_byte_the_whole_lines_come_back(file):
+    content = file.read_bytes()
+    for length in range(len(content) + 1):
+        file.write_bytes(content[:length])
+        whole = [end for end in ends(content) if end <= length]
+        assert read(file) == (RECORDS[: len(whole)], max(whole, default=0)), length
+
+
+def test_a_torn_line_is_cut_off_before_the_next_is_written(file):
+    content = file.read_bytes()
+    for length in range(ends(content)[1] + 1, len(content)):
+        file.write_bytes(content[:length])
+        journal = Journal(file)
+        assert journal.records == RECORDS[:2]
+        journal.append(RECORDS[2])
+        journal.close()
+        assert file.read_bytes() == content
+
+
+def test_any_flipped_bit_before_the_last_line_is_refused_with_its_offset(file):
+    """Also one that joins two lines or parts one."""
+    content = file.read_bytes()
+    starts = [0, *ends(content)]
+    for place in range(ends(content)[1]):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            file.write_bytes(damaged)
+            line = max(start for start in starts if start <= place)
+            with pytest.raises(RunError, match=f"is damaged at byte {line} "):
+                pytest.fail(f"byte {place}, bit {bit}: {read(file)}")
+
+
+def test_a_flipped_bit_in_the_last_line_drops_it_or_is_refused(file):
+    content = file.read_bytes()
+    last = ends(content)[1]
+    for place in range(last, len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        file.write_bytes(damaged)
+        assert read(file) == (RECORDS[:2], last)
+
+
+def test_opening_a_damaged_journal_changes_nothing(file):
+    content = bytearray(file.read_bytes())
+    content[3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RunError):
+        Journal(file)
+    assert file.read_bytes() == content
+
+
+def test_a_full_disk_leaves_whole_lines(file, monkeypatch):
+    content = file.read_bytes()
+    journal = Journal(file)
+    written = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda handle, line: written(handle, line[:7]))
+        with pytest.raises(ResourceError, match="No space left"):
+            journal.append({"n": 3})
+    assert file.read_bytes() == content
+    assert journal.records == RECORDS
+    with monkeypatch.context() as patched:
+
+        def fail(_):
+            raise OSError(errno.EIO, "Input/output error")
+
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(ResourceError):
+            journal.append({"n": 3})
+    assert file.read_bytes() == content
+    journal.append({"n": 3})
+    journal.close()
+    assert read(file)[0] == [*RECORDS, {"n": 3}]
+
+
+def test_every_record_is_synced(file, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), sync(handle)))
+    journal = Journal(file)
+    journal.append({"n": 3})
+    assert synced
+    journal.close()
+
+
+def test_what_is_no_json_number_is_no_record(file):
+    journal = Journal(file)
+    with pytest.raises(ValueError, match="JSON"):
+        journal.append({"n": float("nan")})
+    journal.close()
+    assert read(file)[0] == RECORDS
+
+
+def test_a_missing_journal(tmp_path):
+    with pytest.raises(RunError, match="cannot be read"):
+        read(tmp_path / "none")
