@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from slimsearch import assembly, finish, policy, run, settings
+from slimsearch import assembly, finish, inputs, policy, run, settings
 from slimsearch.assembly import Bench
 from slimsearch.candidate import Round
 from slimsearch.errors import ModelError, RunError
@@ -53,10 +53,10 @@ def search(chosen: Settings, watch: Watch | None = None) -> Result:
     folder = Path(chosen.out) if chosen.out else free_folder(chosen)
     chosen = _anchored(chosen)
     run.check_free(folder)
-    given = assembly.gather(chosen)
+    given = inputs.gather(chosen)
     run.make_folder(folder)
     bench = assembly.load(given, watch)
-    with run.create(folder, chosen, assembly.fingerprint(given)) as opened:
+    with run.create(folder, chosen, inputs.fingerprint(given)) as opened:
         return _carry_out(bench, opened, watch)
 
 
@@ -64,9 +64,9 @@ def resume(folder: Path | str, watch: Watch | None = None) -> Result:
     """Goes on with a search that was interrupted, to the same end as an unbroken one."""
     watch, folder = watch or Watch(), Path(folder)
     run.check_folder(folder)
-    given = assembly.gather(settings.read(folder / "settings.toml"))
+    given = inputs.gather(settings.read(folder / "settings.toml"))
     with run.reopen(folder) as opened:
-        _check_same(folder, opened.start["fingerprint"], assembly.fingerprint(given))
+        _check_same(folder, opened.start["fingerprint"], inputs.fingerprint(given))
         if opened.finished:
             raise RunError(f"{folder} is finished. Its champion is {folder / 'best.toml'}.")
         return _carry_out(assembly.load(given, watch), opened, watch)
@@ -114,7 +114,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     champion.put_on(loop)
     finish.polish(loop, watch)
     examiner.examine("searched + projector" if loop.trainer else "searched")
-    facts = _facts(bench, champion, examiner, opened.start["fingerprint"])
+    facts = _facts(bench, champion, examiner)
     with watch.stage("export"):
         bench.exporter.write(vlm, opened.folder / "model", facts)
         opened.save_best(_best(bench, champion, examiner))
@@ -132,12 +132,11 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     )
 
 
-def _facts(
-    bench: Bench, champion: Champion, examiner: Examiner, fingerprint: dict[str, Any]
-) -> dict[str, Any]:
+def _facts(bench: Bench, champion: Champion, examiner: Examiner) -> dict[str, Any]:
     """What the exported folder and the journal's last line record."""
+    store, vlm = bench.loop.evaluator.store, bench.loop.evaluator.vlm
     return {
-        **assembly.facts(bench, fingerprint),
+        **assembly.facts(bench.given, store.sparsities(vlm), vlm),
         "policy": champion.policy.tables,
         "champion": champion.score.candidate,
         "total": champion.score.total,

@@ -3,7 +3,7 @@ with some tensors replaced. Only safetensors is ever opened."""
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,17 @@ class Checkpoint:
         with safe_open(self.folder / self.shards[key], "pt") as shard:
             return shard.get_slice(key)[:0].dtype
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The shape of one tensor on disk."""
+        with safe_open(self.folder / self.shards[key], "pt") as shard:
+            return tuple(shard.get_slice(key).get_shape())
+
+    def read(self, keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Tensors by key; each is in memory only as long as the caller holds it."""
+        for key in keys:
+            with safe_open(self.folder / self.shards[key], "pt") as shard:
+                yield key, shard.get_tensor(key)
+
     def copy(self, folder: Path, changed: Mapping[str, Tensor]) -> None:
         """Writes the model again into an existing folder, some tensors replaced.
 
@@ -53,10 +64,16 @@ class Checkpoint:
         for name in sorted(set(self.shards.values())):
             with files.writing(folder / name):
                 shutil.copyfile(self.folder / name, folder / name)
-                _overwrite(folder / name, changed)
+        self.overwrite(folder, changed)
         for file in sorted(self.folder.iterdir()):
             if file.is_file() and file.suffix in COPIED:
                 shutil.copyfile(file, folder / file.name)
+
+    def overwrite(self, folder: Path, changed: Mapping[str, Tensor]) -> None:
+        """Writes tensors over their own bytes in a copy of this checkpoint."""
+        for name in sorted({self.shards[key] for key in changed}):
+            with files.writing(folder / name):
+                _overwrite(folder / name, changed)
 
 
 def find(source: str) -> Checkpoint:

@@ -12,16 +12,8 @@ from torch import Tensor
 from slimsearch.calibration import Pair, Turn
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import CalibrationError, ModelError
-from slimsearch.vlm import (
-    IGNORED,
-    PROMPT,
-    TEXT,
-    VLM,
-    Batch,
-    batches_of,
-    quiet_transformers,
-    refused,
-)
+from slimsearch.loading import quiet_transformers, refused
+from slimsearch.vlm import IGNORED, PROMPT, TEXT, VLM, Batch, batches_of
 
 ANSWER_TOKENS = 32  # the most that the dense model says to a picture that came without text
 PICTURES_AT_ONCE = 16

@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimsearch import checkpoint, plugins, vlm
-from slimsearch.checkpoint import Checkpoint
+from slimsearch import checkpoint, loading, plugins
 from slimsearch.errors import RunError
 from slimsearch.run import records_of
+from slimsearch.vlm import VLM
 
 
 def export(source: str, form: str, folder: Path) -> Path:
     """Writes `source` as `form` into a folder that does not exist yet."""
     exporter = plugins.find("exporters", form)()
     found = checkpoint.find(str(_model_of(Path(source)) or source))
-    exporter.write(vlm.load(found, "cpu", "auto"), folder, _facts(found))
+    model = loading.load(found, "cpu", "auto")
+    exporter.write(model, folder, _facts(model))
     return folder
 
 
@@ -32,7 +33,14 @@ def _model_of(source: Path) -> Path | None:
     return source / "model"
 
 
-def _facts(found: Checkpoint) -> dict[str, Any]:
-    """What an earlier run recorded about this model, or nothing."""
-    file = found.folder / "slimsearch.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+def _facts(model: VLM) -> dict[str, Any]:
+    """What an earlier run recorded about this model, and its zeros as they are."""
+    file = model.checkpoint.folder / "slimsearch.json"
+    recorded = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    zeros = {m.name: int((model.linear(m.name).weight == 0).sum()) for m in model.matrices}
+    return {
+        "base": model.checkpoint.folder.name,
+        **recorded,
+        "sparsity": sum(zeros.values()) / sum(matrix.size for matrix in model.matrices),
+        "matrices": {matrix.name: zeros[matrix.name] / matrix.size for matrix in model.matrices},
+    }

@@ -102,10 +102,7 @@ def polish(loop: Loop, watch: Watch) -> None:
 
 def prune_uniformly(loop: Loop) -> None:
     """The baseline: every prunable matrix at the same ratio, pruned exactly."""
-    vlm = loop.evaluator.vlm
-    loop.evaluator.restore()
-    levels = {matrix.name: loop.settings.ratio for matrix in vlm.matrices}
-    prune_exactly(loop.evaluator.store, vlm, loop.hessian_batches, levels, loop.solver, loop.tokens)
+    prune_policy(loop, Policy({SPARSITY: {"blocks.*": loop.settings.ratio}}))
 
 
 def prune_policy(
@@ -126,6 +123,7 @@ def prune_policy(
         loop.solver,
         loop.tokens,
         advance,
+        loop.settings.true_sequential,
     )
 
 

@@ -183,11 +183,12 @@ def prune_exactly(
     solver: Solver,
     tokens: str,
     advance: Callable[[], None] = lambda: None,
+    true_sequential: bool = False,
 ) -> dict[str, Packed]:
     """Prunes one policy block by block on pruned inputs, and leaves it on the model."""
     store.restore(vlm)
     packed: dict[str, Packed] = {}
-    for stop in walk(vlm, batches, tokens, pruned_inputs=True):
+    for stop in walk(vlm, batches, tokens, pruned_inputs=True, true_sequential=true_sequential):
         for matrix in stop.matrices:
             if level := levels.get(matrix, DENSE):
                 (pruned,) = solver.prune(store.dense(matrix), stop.hessian, [level])

@@ -82,7 +82,7 @@ def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
     if family is None:
         return
     vlm = evaluator.vlm
-    with watch.stage("level store", len(vlm.blocks) * len(vlm.architecture.stages)) as advance:
+    with watch.stage("level store", len(vlm.matrices)) as advance:
         if folder.is_dir():
             evaluator.store.load(folder)
             return

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
-from slimsearch import assembly, level_store
+from slimsearch import assembly, inputs, level_store
 from slimsearch.assembly import Bench
 from slimsearch.loop import SPARSITY
 from slimsearch.settings import Settings
@@ -56,7 +56,7 @@ class Plan:
 
 def plan(settings: Settings, watch: Watch) -> Plan:
     """Loads the model, measures a probe candidate, and estimates the whole run."""
-    bench = assembly.load(assembly.gather(settings), watch)
+    bench = assembly.load(inputs.gather(settings), watch)
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     levels = loop.space.levels(loop.evaluator.families[SPARSITY], vlm.matrices)
     store = _store_bytes(vlm, levels)

@@ -1,20 +1,34 @@
-"""One policy, pruned exactly and written: no search."""
+"""One policy, pruned exactly and written: no search.
+
+With `stream`, one decoder block is in memory at a time: it is read, pruned, written over its own
+bytes in the copy, and forgotten. Memory then does not grow with the number of blocks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slimsearch import assembly, finish
-from slimsearch.errors import PolicyError, RunError
+from slimsearch import assembly, files, finish, inputs, streaming
+from slimsearch.errors import CalibrationError, PolicyError, RunError
+from slimsearch.exporters.hf import describe
 from slimsearch.finish import Examiner, Row
+from slimsearch.inputs import Given
+from slimsearch.policy import Policy
 from slimsearch.settings import Settings
+from slimsearch.space import Space
+from slimsearch.vlm import VLM, Calibrated
+from slimsearch.walk import walk
 from slimsearch.watch import Watch
 
 
 @dataclass(frozen=True)
 class PrunedModel:
+    """`table` compares with the dense model; it is empty for a streamed one."""
+
     folder: Path
+    sparsity: float
     table: tuple[Row, ...]
 
 
@@ -22,24 +36,91 @@ def prune(settings: Settings, folder: Path, watch: Watch) -> PrunedModel:
     """Prunes settings.model by settings.policy into a new model folder."""
     if folder.exists():
         raise RunError(f"{folder} exists already; choose another folder with --out.")
-    bench = assembly.load(assembly.gather(settings), watch)
-    loop = bench.loop
-    if not loop.space.single:
-        raise PolicyError(
-            f"Policy '{settings.policy}' still has ranges, so there is something to search: use "
-            f"slimsearch run, or give a policy of numbers (a run's best.toml, or 'uniform')."
-        )
+    given = inputs.gather(settings)
+    return (_prune_streamed if settings.stream else _prune_resident)(given, folder, watch)
+
+
+def _prune_resident(given: Given, folder: Path, watch: Watch) -> PrunedModel:
+    bench = assembly.load(given, watch)
+    loop, vlm = bench.loop, bench.loop.evaluator.vlm
+    policy = _only_policy(loop.space, given)
     examiner = Examiner(loop, bench.tasks, bench.held_out, watch)
     examiner.examine("dense")
-    policy = loop.space.decode((0,) * len(loop.space.genes))
-    with watch.stage("prune", len(loop.evaluator.vlm.matrices)) as advance:
+    with watch.stage("prune", len(vlm.matrices)) as advance:
         finish.prune_policy(loop, policy, advance)
-    examiner.examine(f"{settings.policy} {settings.solver}")
+    examiner.examine(f"{given.policy.name} {given.settings.solver}")
+    facts = assembly.facts(given, loop.evaluator.store.sparsities(vlm), vlm)
     rows = [asdict(row) for row in examiner.rows]
-    made = assembly.facts(bench, assembly.fingerprint(bench.given))
-    bench.exporter.write(
-        loop.evaluator.vlm,
-        folder,
-        {**made, "policy": policy.tables, "table": rows},
-    )
-    return PrunedModel(folder, tuple(examiner.rows))
+    bench.exporter.write(vlm, folder, {**facts, "policy": policy.tables, "table": rows})
+    return PrunedModel(folder, facts["sparsity"], tuple(examiner.rows))
+
+
+def _prune_streamed(given: Given, folder: Path, watch: Watch) -> PrunedModel:
+    settings = given.settings
+    _check_answers(given)
+    with watch.stage("load"):
+        vlm = streaming.load(given.checkpoint, settings.device, settings.dtype)
+        calibrated = assembly.calibrate(given, vlm)
+    families, space = assembly.span(given, vlm)
+    policy = _only_policy(space, given)
+    levels: dict[str, float] = {}
+    for name, family in families.items():
+        levels |= family.edits(policy.tables.get(name, {}), vlm.matrices)
+    with files.new_folder(folder) as copy:
+        given.checkpoint.copy(copy, {})
+        with watch.stage("prune", len(vlm.matrices)) as advance:
+            sparsities = _prune_blocks(given, vlm, calibrated, levels, copy, advance)
+        facts = assembly.facts(given, sparsities, vlm)
+        describe(copy, {**facts, "policy": policy.tables})
+    return PrunedModel(folder, facts["sparsity"], ())
+
+
+def _prune_blocks(
+    given: Given,
+    vlm: VLM,
+    calibrated: Calibrated,
+    levels: Mapping[str, float],
+    copy: Path,
+    advance: Callable[[], None],
+) -> dict[str, float]:
+    """Prunes block by block, each matrix written as soon as it is solved; its share of zeros."""
+    settings = given.settings
+    solver = assembly.make("solvers", settings.solver, settings)
+    sparsities: dict[str, float] = {}
+    for stop in walk(
+        vlm,
+        calibrated.all,
+        settings.tokens,
+        pruned_inputs=True,
+        true_sequential=settings.true_sequential,
+    ):
+        for matrix in stop.matrices:
+            weight = vlm.linear(matrix).weight.data
+            if level := levels.get(matrix, 0.0):
+                (pruned,) = solver.prune(weight, stop.hessian, [level])
+                weight.copy_(pruned.weights.to(vlm.disk_dtype))
+                key = vlm.disk_name(vlm.matrix_parameter(matrix))
+                given.checkpoint.overwrite(copy, {key: weight})
+            sparsities[matrix] = float((weight == 0).float().mean())
+            advance()
+    return sparsities
+
+
+def _check_answers(given: Given) -> None:
+    """Refuses pictures without text: answering them would need the whole model."""
+    for pair in given.material.pairs:
+        if any(turn.answer is None for turn in pair.turns):
+            raise CalibrationError(
+                f"{pair.origin} has no answer, and a streamed model gives none: it is never in "
+                f"memory as a whole. Give pairs with text, or leave out --stream."
+            )
+
+
+def _only_policy(space: Space, given: Given) -> Policy:
+    """The policy where there is nothing to choose."""
+    if not space.single:
+        raise PolicyError(
+            f"Policy '{given.settings.policy}' still has ranges, so there is something to search: "
+            f"use slimsearch run, or give a policy of numbers (a run's best.toml, or 'uniform')."
+        )
+    return space.decode((0,) * len(space.genes))

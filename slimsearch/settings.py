@@ -66,6 +66,12 @@ class Settings:
     keep: str = _setting(
         "", "Keep N of every M weights in a row, such as '2:4'; every level must be 1 - N/M."
     )
+    true_sequential: bool = _setting(
+        False, "In exact prunes, measure each stage of a block after the one before is pruned."
+    )
+    stream: bool = _setting(
+        False, "slimsearch prune: hold one decoder block at a time, for models beyond memory."
+    )
     damping: float = _setting(0.01, "Share of the mean diagonal added to every Hessian.", 0, 10)
     strategy: str = _setting("genetic", "How candidates are proposed (slimsearch list strategies).")
     executor: str = _setting("local", "Where candidates are scored (slimsearch list executors).")

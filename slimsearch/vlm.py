@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slimsearch import plugins
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError
@@ -25,6 +24,16 @@ from slimsearch.policy import Matrix
 IGNORED = -100  # a position whose next token is not predicted
 PADDING, PROMPT, TEXT = 0, 1, 2  # token classes: P (pictures, questions), T (text, answers)
 LOGIT_ROWS = 1024  # positions whose logits are held at once
+
+
+class Blocks(Protocol):
+    """Decoder blocks in order; a streamed model holds only the last one that was asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> nn.Module: ...
+
+    def __iter__(self) -> Iterator[nn.Module]: ...
 
 
 @dataclass(frozen=True)
@@ -57,23 +66,29 @@ class Calibrated:
 class VLM:
     """A loaded model. `load` is the way to get one."""
 
-    def __init__(self, model: Any, architecture: Architecture, checkpoint: Checkpoint):
+    def __init__(
+        self,
+        model: Any,
+        architecture: Architecture,
+        checkpoint: Checkpoint,
+        blocks: Blocks | None = None,
+    ):
         self.model = model
         self.architecture = architecture
         self.checkpoint = checkpoint
-        self.blocks: nn.ModuleList = model.get_submodule(architecture.decoder).layers
+        self.blocks: Blocks = blocks or model.get_submodule(architecture.decoder).layers
         self.decoder: nn.Module = model.get_submodule(architecture.decoder)
         self.device: torch.device = next(model.parameters()).device
-        self.dtype: torch.dtype = self.linear(self.matrices[0].name).weight.dtype
+        self.dtype: torch.dtype = next(self.blocks[0].parameters()).dtype
 
     @cached_property
     def matrices(self) -> tuple[Matrix, ...]:
         """Every prunable matrix, block by block, in the order in which they are computed."""
         return tuple(
-            Matrix(f"blocks.{index}.{role}", *self.linear(f"blocks.{index}.{role}").weight.shape)
+            Matrix(name, *self.checkpoint.shape(self.disk_name(self.matrix_parameter(name))))
             for index in range(len(self.blocks))
-            for stage in self.architecture.stages
-            for role in stage
+            for role in self._paths
+            for name in (f"blocks.{index}.{role}",)
         )
 
     def linear(self, matrix: str) -> nn.Linear:
@@ -208,101 +223,6 @@ class VLM:
         hidden = self.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
         where = (batch.targets != IGNORED).nonzero(as_tuple=True)
         return hidden[where], batch.targets[where], where
-
-
-def load(checkpoint: Checkpoint, device: str, dtype: str) -> VLM:
-    """Reads a checkpoint into memory, ready to be measured and pruned."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
-    architecture = architecture_of(checkpoint)
-    place = pick_device(device)
-    loader = AutoModelForImageTextToText if architecture.projector else AutoModelForCausalLM
-    with quiet_transformers(), refused(checkpoint):
-        loaded: Any = loader.from_pretrained(
-            checkpoint.folder,
-            dtype=_pick_dtype(dtype, place),
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    model, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{checkpoint.folder} lacks {len(missing)} tensors, {missing[0]} among them; fetch the "
-            f"model again."
-        )
-    model.eval().requires_grad_(False).to(place)
-    return VLM(model, architecture, checkpoint)
-
-
-def architecture_of(checkpoint: Checkpoint) -> Architecture:
-    """The plug-in that knows this model_type."""
-    known = plugins.names("architectures")
-    if checkpoint.model_type not in known:
-        raise ModelError(
-            f"{checkpoint.folder} is a '{checkpoint.model_type}'; slimsearch knows "
-            f"{', '.join(known)}. CONTRIBUTING.md says how to add one: a file in "
-            f"slimsearch/architectures/ that says where the parts are."
-        )
-    return plugins.find("architectures", checkpoint.model_type)()
-
-
-def pick_device(device: str) -> torch.device:
-    """'auto' takes a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(
-            f"Device '{device}' is not to be had here ({str(error).splitlines()[0]}). "
-            f"Use --device cpu."
-        ) from None
-    return place
-
-
-def _pick_dtype(dtype: str, device: torch.device) -> Any:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    return getattr(torch, dtype)
-
-
-class quiet_transformers:
-    """Silences transformers' progress bars and chatter within the block."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self._verbosity)
-        logging.enable_progress_bar()
-
-
-class refused:
-    """Turns what transformers raises on a broken folder into a ModelError."""
-
-    def __init__(self, checkpoint: Checkpoint):
-        self.checkpoint = checkpoint
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, MemoryError):
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else kind
-            raise ModelError(
-                f"{self.checkpoint.folder} could not be loaded: {reason}. Compare it with a folder "
-                f"that save_pretrained wrote."
-            ) from error
 
 
 def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Batch]:

@@ -12,7 +12,7 @@ import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
 
-from slimsearch import checkpoint, conversation, vlm  # noqa: E402
+from slimsearch import checkpoint, conversation, loading, vlm  # noqa: E402
 from slimsearch.settings import Settings  # noqa: E402
 
 torch.set_num_threads(1)
@@ -63,7 +63,7 @@ def load():
     """Opens a model folder as a VLM."""
 
     def opened(folder: Path, dtype: str = "auto") -> vlm.VLM:
-        return vlm.load(checkpoint.find(str(folder)), "cpu", dtype)
+        return loading.load(checkpoint.find(str(folder)), "cpu", dtype)
 
     return opened
 

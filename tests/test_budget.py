@@ -31,6 +31,19 @@ def budgets(draw, parts: int = 8) -> Budget:
     return Budget(genes, low + draw(st.floats(0, 1)) * (high - low), total)
 
 
+AWKWARD = Budget(  # single steps miss it by more than the tolerance, a jump meets it
+    tuple(
+        Gene("layer_sparsity", f"blocks.{n}", choices, size)
+        for n, (choices, size) in enumerate(
+            [((0.0, 0.05), 1), ((0.0, 0.05, 0.1, 0.15, 0.2), 1), ((0.05, 0.35), 9),
+             ((0.0, 0.2), 1), ((0.0, 0.05), 1), ((0.0, 0.05, 0.15), 22)]
+        )
+    ),
+    0.1057142857142857,
+    35,
+)  # fmt: skip
+
+
 def genes_of(budget: Budget, data) -> tuple[int, ...]:
     return tuple(data.draw(st.integers(0, len(gene.choices) - 1)) for gene in budget.genes)
 
@@ -90,6 +103,12 @@ def test_removed_is_the_weighted_mean(budget, data):
     assert budget.removed(genes) == pytest.approx(removed / budget.total)
     low, high = budget.reach()
     assert low - 1e-12 <= budget.removed(genes) <= high + 1e-12
+
+
+def test_what_a_jump_gave_is_left_alone_too():
+    for start in product(*(range(len(gene.choices)) for gene in AWKWARD.genes)):
+        repaired = AWKWARD.repair(start, np.random.default_rng(0))
+        assert AWKWARD.repair(repaired, np.random.default_rng(1)) == repaired
 
 
 def test_fixed_weights_count():

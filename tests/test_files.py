@@ -49,9 +49,13 @@ def test_a_new_folder_appears_whole(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_new_folder_vanishes_with_an_error(tmp_path, error):
-    with pytest.raises(error), files.new_folder(tmp_path / "new") as temporary:
-        (temporary / "a").write_text("one")
-        raise error
+    def half() -> None:
+        with files.new_folder(tmp_path / "new") as temporary:
+            (temporary / "a").write_text("one")
+            raise error
+
+    with pytest.raises(error):
+        half()
     assert list(tmp_path.iterdir()) == []
 
 

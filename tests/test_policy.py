@@ -65,7 +65,7 @@ shares = st.integers(0, 10**6).map(lambda n: n / 10**6)
 
 
 @given(
-    table=st.dictionaries(st.text(letters, min_size=1, max_size=12), shares, min_size=1, max_size=5),
+    table=st.dictionaries(st.text(letters, min_size=1, max_size=9), shares, min_size=1, max_size=5),
     about=st.text(st.characters(codec="utf-8"), max_size=20),
 )
 def test_a_policy_comes_back_from_its_file(tmp_path_factory, table, about):

@@ -24,7 +24,9 @@ def command(settings: Settings) -> None:
         done = prune(settings, Path(settings.out), watch)
     rows = [asdict(row) for row in done.table]
     if settings.json:
-        display.say(dumps({"folder": str(done.folder), "table": rows}, indent=2))
+        facts = {"folder": str(done.folder), "sparsity": done.sparsity, "table": rows}
+        display.say(dumps(facts, indent=2))
         return
-    display.results(rows)
-    display.say(f"Wrote {done.folder}.")
+    if rows:
+        display.results(rows)
+    display.say(f"Wrote {done.folder}: {done.sparsity:.1%} of the prunable weights are zero.")

@@ -34,7 +34,7 @@ from slimsearch.demo.recipe import (
 )
 from slimsearch.demo.world import pictures, stream, text
 
-STEPS = 6000
+STEPS = 9000
 VISION_STEPS = 300
 WORKERS = 2
 PICTURES_A_STEP = 8  # a worker
@@ -43,8 +43,9 @@ SEGMENTS_A_STEP = 4  # a worker
 SEGMENT_LENGTH = 128
 TEXT_WORDS = 1_000_000  # a worker
 SEEDS_APART = 1000
-LEARNING_RATE = 1.5e-3  # for AdamW: embeddings, norms, biases
-MATRIX_RATE = 2.5e-3  # for Muon: every other matrix
+LEARNING_RATE = 1.5e-3  # for AdamW: embeddings and norms
+MATRIX_RATE = 2.5e-3  # for Muon: the other matrices of the decoder
+PROJECTOR_RATE = 3e-4
 WARM_UP_STEPS = 100
 COOL_DOWN = 0.5  # the last part of the steps, over which the rates fall to nothing
 
@@ -91,6 +92,7 @@ def _work(worker: int, plan: Plan, meeting_place: str) -> None:
     model = make_model(plan.seed)
     model.set_attn_implementation("eager")  # its backward pass is twice as fast on a CPU
     teach_vision(model, processor.tokenizer, own_seed, plan.vision_steps)
+    model.model.vision_tower.requires_grad_(False)  # or rough first steps spoil what it sees
     tokens = text_tokens(plan.text_words, own_seed, processor.tokenizer)
     _teach(model, processor, _segments(tokens, own_seed), own_seed, plan)
     if _leads():
@@ -207,19 +209,21 @@ def _leads() -> bool:
 
 
 def _optimizers(model: LlavaForConditionalGeneration) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the matrices, AdamW for the rest, each with its highest rate.
+    """Muon for the decoder's matrices, AdamW for the rest, each with its highest rate.
 
     Muon learns to look things up in a picture in half the steps that AdamW alone takes.
     """
-    named = dict(model.named_parameters())
+    decoder = dict(model.get_decoder().named_parameters())
     matrices = [
-        weight for name, weight in named.items() if weight.ndim == 2 and "embed" not in name
+        weight for name, weight in decoder.items() if weight.ndim == 2 and "embed" not in name
     ]
-    others = [weight for name, weight in named.items() if weight.ndim != 2 or "embed" in name]
+    others = [weight for name, weight in decoder.items() if weight.ndim != 2 or "embed" in name]
+    projector = model.model.multi_modal_projector.parameters()
     muon = torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
     return [
         (muon, MATRIX_RATE),
         (torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0), LEARNING_RATE),
+        (torch.optim.AdamW(projector, betas=(0.9, 0.98)), PROJECTOR_RATE),
     ]
 
 

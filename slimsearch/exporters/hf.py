@@ -20,11 +20,15 @@ class HuggingFace(Exporter):
     def write(self, vlm: VLM, folder: Path, facts: Mapping[str, Any]) -> None:
         if folder.exists():
             raise RunError(f"{folder} exists already; choose another folder or remove it.")
-        changed = _changed(vlm)
         with files.new_folder(folder) as temporary:
-            vlm.checkpoint.copy(temporary, changed)
-            (temporary / "slimsearch.json").write_text(json.dumps(dict(facts), indent=2), "utf-8")
-            (temporary / "README.md").write_text(_card(vlm, facts), "utf-8")
+            vlm.checkpoint.copy(temporary, _changed(vlm))
+            describe(temporary, facts)
+
+
+def describe(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes slimsearch.json and the model card, README.md."""
+    (folder / "slimsearch.json").write_text(json.dumps(dict(facts), indent=2), "utf-8")
+    (folder / "README.md").write_text(_card(facts), "utf-8")
 
 
 def _changed(vlm: VLM) -> dict[str, Tensor]:
@@ -39,14 +43,13 @@ def _changed(vlm: VLM) -> dict[str, Tensor]:
     return changed
 
 
-def _card(vlm: VLM, facts: Mapping[str, Any]) -> str:
-    """The folder's README: what was removed, and how it scored."""
-    zeros = sum(int((vlm.linear(m.name).weight == 0).sum()) for m in vlm.matrices)
-    share = zeros / sum(matrix.size for matrix in vlm.matrices)
+def _card(facts: Mapping[str, Any]) -> str:
+    """What was removed, and how it scored."""
     lines = [
-        f"# {facts.get('base', vlm.checkpoint.folder.name)}, written by slimsearch",
+        f"# {facts['base']}, written by slimsearch",
         "",
-        f"{share:.1%} of the weights in the decoder's attention and MLP matrices are zero.",
+        f"{facts['sparsity']:.1%} of the weights in the decoder's attention and MLP matrices are "
+        f"zero.",
     ]
     for family, table in facts.get("policy", {}).items():
         lines += ["", f"| {family} | |", "|---|---|"]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from slimsearch import checkpoint, conversation, vlm
+from slimsearch import checkpoint, conversation, loading
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Runtime, Session
 from slimsearch.conversation import Speech
@@ -20,7 +20,7 @@ from slimsearch.vlm import VLM, Batch
 class Torch(Runtime):
     def open(self, folder: Path) -> Session:
         found = checkpoint.find(str(folder))
-        model = vlm.load(found, "auto", "auto")
+        model = loading.load(found, "auto", "auto")
         return _TorchSession(model, conversation.load(found, model.projector is not None))
 
 

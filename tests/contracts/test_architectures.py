@@ -7,7 +7,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from slimsearch import checkpoint, vlm
+from slimsearch import checkpoint, loading, vlm
 from slimsearch.contracts import Architecture
 from slimsearch.plugins import about, find, names
 
@@ -24,7 +24,7 @@ every_shape = pytest.mark.parametrize(("name", "shape"), SHAPES)
 @pytest.fixture
 def model(name, shape, tmp_path) -> vlm.VLM:
     folder = MAKERS[name](tmp_path / "model", **shape)
-    return vlm.load(checkpoint.find(str(folder)), "cpu", "auto")
+    return loading.load(checkpoint.find(str(folder)), "cpu", "auto")
 
 
 def test_all_are_found():

@@ -48,11 +48,11 @@ def held(tmp_path_factory):
     """A tiny model and a store of three levels of every matrix."""
     import tiny
 
-    from slimsearch import checkpoint, vlm
+    from slimsearch import checkpoint, loading
     from slimsearch.solvers.magnitude import Magnitude
 
     folder = tiny.llava(tmp_path_factory.mktemp("model") / "llava", kv_heads=2)
-    model = vlm.load(checkpoint.find(str(folder)), "cpu", "auto")
+    model = loading.load(checkpoint.find(str(folder)), "cpu", "auto")
     batches = text_batches(torch.arange(64).view(2, 32) + 10, model.device, 1000)
     store = LevelStore(model)
     levels = {matrix.name: (0.25, 0.5, 0.75) for matrix in model.matrices}

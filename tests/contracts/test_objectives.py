@@ -5,7 +5,7 @@ from math import isfinite
 import pytest
 import torch
 
-from slimsearch import checkpoint, conversation, vlm
+from slimsearch import checkpoint, conversation, loading
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Term
 from slimsearch.demo import world
@@ -24,7 +24,7 @@ def test_all_are_found():
 @pytest.fixture(scope="module")
 def demo():
     """The demo model, which understands its world, and a little of that world."""
-    model = vlm.load(checkpoint.find("demo"), "cpu", "float32")
+    model = loading.load(checkpoint.find("demo"), "cpu", "float32")
     speech = conversation.load(model.checkpoint, sees=True)
     ids = torch.tensor(speech.tokens(world.text("calibration", 400, 0))[:256]).view(8, 32)
     pairs = [

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from slimsearch import checkpoint, conversation, vlm
+from slimsearch import checkpoint, conversation, loading
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Task
 from slimsearch.demo import world
@@ -21,7 +21,7 @@ TASKS = names("tasks")
 def demo():
     """The demo model, a few of its world's pictures, and how it reads."""
     found = checkpoint.find("demo")
-    model = vlm.load(found, "cpu", "float32")
+    model = loading.load(found, "cpu", "float32")
     return model, conversation.load(found, sees=True), world.pictures("evaluation", 8, 3, 0)
 
 

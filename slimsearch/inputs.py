@@ -1,0 +1,155 @@
+"""Everything that a run reads, found and checked before a model is loaded, cheapest first."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import transformers
+
+from slimsearch import calibration, checkpoint, conversation, loading, objective, plugins, shelf
+from slimsearch import policy as policies
+from slimsearch.calibration import Material
+from slimsearch.checkpoint import Checkpoint
+from slimsearch.contracts import Architecture
+from slimsearch.conversation import Speech
+from slimsearch.errors import CalibrationError, SettingsError
+from slimsearch.policy import PolicyFile
+from slimsearch.settings import Settings, as_dict
+from slimsearch.version import __version__
+
+ELSEWHERE = ("out", "json", "dry_run", "model", "policy")  # settings that change no result, or
+# whose content is in the fingerprint by itself
+
+
+@dataclass(frozen=True)
+class Given:
+    settings: Settings
+    checkpoint: Checkpoint
+    architecture: Architecture
+    policy: PolicyFile
+    material: Material
+    speech: Speech
+    segments: torch.Tensor  # [count, length]
+    held_segments: torch.Tensor  # [count, length]; none where there is too little text
+    notes: tuple[str, ...]  # what the user should read
+
+
+def gather(settings: Settings) -> Given:
+    """Finds and checks every input; raises before anything heavy happens."""
+    for kind in ("solver", "strategy", "executor"):
+        plugins.find(_PLURALS[kind], getattr(settings, kind))
+    objective.weights(settings, pairs=True)
+    policy = _policy(settings)
+    loading.pick_device(settings.device)
+    found = checkpoint.find(settings.model)
+    architecture = loading.architecture_of(found)
+    sees = architecture.projector is not None
+    material = calibration.gather(settings if sees else replace(settings, pairs="none"))
+    _check_pairs(settings, material)
+    _check_length(found, material)
+    speech = conversation.load(found, sees)
+    stream = speech.tokens(material.held_text) if material.held_text else []
+    enough = len(stream) >= material.segment_length
+    return Given(
+        settings,
+        found,
+        architecture,
+        policy,
+        material,
+        speech,
+        _draw(speech.tokens(material.text), material, material.segments, settings.seed),
+        _draw(stream, material, material.held_segments if enough else 0, settings.seed),
+        (*material.notes, *_notes(settings, sees, material, enough)),
+    )
+
+
+def fingerprint(given: Given) -> dict[str, Any]:
+    """What a resumed run must find unchanged."""
+    chosen = as_dict(given.settings)
+    return {
+        "model": given.checkpoint.fingerprint(),
+        "calibration": given.material.fingerprint(),
+        "policy": {name: dict(table) for name, table in given.policy.tables.items()},
+        "settings": {key: value for key, value in chosen.items() if key not in ELSEWHERE},
+        "versions": {
+            "slimsearch": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+        "device": loading.pick_device(given.settings.device).type,
+    }
+
+
+_PLURALS = {"solver": "solvers", "strategy": "strategies", "executor": "executors"}
+
+
+def _policy(settings: Settings) -> PolicyFile:
+    policy = policies.read(shelf.find("policies", settings.policy))
+    for family, table in policy.tables.items():
+        plugins.find("families", family)
+        for key, value in table.items():
+            policies.parse_levels(value, settings.ratio, f"{policy.file}, [{family}] '{key}'")
+    if settings.levels:
+        policies.parse_levels(settings.levels, settings.ratio, "--levels")
+    return policy
+
+
+def _check_pairs(settings: Settings, material: Material) -> None:
+    """Refuses settings that need pairs where there are none."""
+    if material.pairs and settings.objective != "paper":
+        return
+    if settings.tokens == "prompt":
+        raise SettingsError(
+            "tokens = 'prompt' needs image-text pairs: there is no prompt in plain text. Give "
+            "--pairs, or use --tokens text."
+        )
+    for term in objective.weights(settings, pairs=False):
+        if plugins.find("objectives", term).needs_pairs:
+            raise SettingsError(
+                f"The objective's term '{term}' needs image-text pairs, and there are none. Give "
+                f"--pairs, or use --objective paper."
+            )
+
+
+def _check_length(found: Checkpoint, material: Material) -> None:
+    """Refuses segments that are longer than the model reads."""
+    config = found.config.get("text_config", found.config)
+    longest = config.get("max_position_embeddings") or material.segment_length
+    if material.segment_length > longest:
+        raise CalibrationError(
+            f"Segments of {material.segment_length} tokens are longer than {found.folder} reads "
+            f"({longest}). Use --segment-length {longest} or less."
+        )
+
+
+def _draw(stream: list[int], material: Material, count: int, seed: int) -> torch.Tensor:
+    """Segments drawn from a stream of tokens, [count, length]."""
+    length = material.segment_length
+    if not count:
+        return torch.empty(0, length, dtype=torch.int64)
+    origin = material.text_origin
+    return torch.from_numpy(calibration.draw_segments(stream, count, length, seed, origin))
+
+
+def _notes(settings: Settings, sees: bool, material: Material, enough: bool) -> list[str]:
+    """What the user should know about this combination of model, data and settings."""
+    notes = []
+    if not enough:
+        notes.append("There is too little held-out text for one segment: no perplexity is shown.")
+    if not sees:
+        notes.append("A text-only model: it has no projector, so the projector step is skipped.")
+    elif settings.objective == "paper":
+        notes.append(
+            "Objective 'paper' is text only: it gives the projector no gradient, so the projector "
+            "step is skipped."
+        )
+    elif not material.pairs:
+        notes.append(
+            "No image-text pairs: the projector step is skipped and pictures are not calibrated "
+            "on. Give some with --pairs."
+        )
+    return notes

@@ -1,0 +1,115 @@
+"""Brings a checkpoint into memory as a VLM, or says what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from slimsearch import plugins
+from slimsearch.checkpoint import Checkpoint
+from slimsearch.contracts import Architecture
+from slimsearch.errors import ModelError
+from slimsearch.vlm import VLM
+
+
+def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = None) -> VLM:
+    """Reads a checkpoint into memory, ready to be measured and pruned.
+
+    `blocks` reads the first so many decoder blocks only.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    architecture = architecture_of(checkpoint)
+    place = pick_device(device)
+    loader = AutoModelForImageTextToText if architecture.projector else AutoModelForCausalLM
+    with quiet_transformers(), refused(checkpoint):
+        options = {"trust_remote_code": False, "local_files_only": True}
+        config: Any = AutoConfig.from_pretrained(checkpoint.folder, **options)
+        if blocks is not None:
+            config.get_text_config().num_hidden_layers = blocks
+        loaded: Any = loader.from_pretrained(
+            checkpoint.folder,
+            config=config,
+            dtype=_pick_dtype(dtype, place),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{checkpoint.folder} lacks {len(missing)} tensors, {missing[0]} among them; fetch the "
+            f"model again."
+        )
+    model.eval().requires_grad_(False).to(place)
+    return VLM(model, architecture, checkpoint)
+
+
+def architecture_of(checkpoint: Checkpoint) -> Architecture:
+    """The plug-in that knows this model_type."""
+    known = plugins.names("architectures")
+    if checkpoint.model_type not in known:
+        raise ModelError(
+            f"{checkpoint.folder} is a '{checkpoint.model_type}'; slimsearch knows "
+            f"{', '.join(known)}. CONTRIBUTING.md says how to add one: a file in "
+            f"slimsearch/architectures/ that says where the parts are."
+        )
+    return plugins.find("architectures", checkpoint.model_type)()
+
+
+def pick_device(device: str) -> torch.device:
+    """'auto' takes a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"Device '{device}' is not to be had here ({str(error).splitlines()[0]}). "
+            f"Use --device cpu."
+        ) from None
+    return place
+
+
+def _pick_dtype(dtype: str, device: torch.device) -> Any:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    return getattr(torch, dtype)
+
+
+class quiet_transformers:
+    """Silences transformers' progress bars and chatter within the block."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._verbosity)
+        logging.enable_progress_bar()
+
+
+class refused:
+    """Turns what transformers raises on a broken folder into a ModelError."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.checkpoint = checkpoint
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else kind
+            raise ModelError(
+                f"{self.checkpoint.folder} could not be loaded: {reason}. Compare it with a folder "
+                f"that save_pretrained wrote."
+            ) from error

@@ -1,0 +1,223 @@
+"""The level store keeps what solvers gave, and an exact prune is what it says it is."""
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slimsearch.calibration import Pair, Turn
+from slimsearch.contracts import Pruned
+from slimsearch.conversation import pair_batches, text_batches
+from slimsearch.errors import RunError
+from slimsearch.hessian import Hessian
+from slimsearch.level_store import LevelStore, fill, pack, prune_exactly
+from slimsearch.solvers.magnitude import Magnitude
+from slimsearch.solvers.sparsegpt import SparseGPT
+from slimsearch.vlm import PADDING
+
+TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
+
+
+@pytest.fixture
+def batches(seen):
+    model, speech = seen
+    ids = torch.randint(5, tiny.VOCABULARY, (6, 32), generator=torch.Generator().manual_seed(0))
+    pairs = [Pair(str(n), tiny.picture(n), TURNS[: 1 + n % 2]) for n in range(4)]
+    return [*text_batches(ids, model.device, 70), *pair_batches(model, speech, pairs, 150)]
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 9), columns=st.integers(1, 21), share=st.floats(0, 1),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_what_is_packed_comes_out_again(rows, columns, share, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(rows, columns, generator=generator)
+    weights[torch.rand(rows, columns, generator=generator) < share] = 0
+    packed = pack(Pruned(weights, 1.5), dtype)
+    assert torch.equal(packed.expand(), weights.to(dtype))
+    assert packed.error == 1.5
+    kept = int((weights.to(dtype) != 0).sum())
+    assert packed.bytes == -(-rows * columns // 8) + kept * dtype.itemsize
+
+
+def test_all_or_nothing_packs_too():
+    for weights in (torch.zeros(3, 5), torch.ones(3, 5)):
+        assert torch.equal(pack(Pruned(weights, 0.0), torch.float32).expand(), weights)
+
+
+def test_a_stitched_model_holds_what_the_solver_gave(seen, batches):
+    """Solved again here from Hessians of plain forward passes."""
+    model = seen[0]
+    store, solver = LevelStore(model), SparseGPT()
+    levels = {m.name: (0.0, 0.3, 0.6) for m in model.matrices}
+    fill(store, model, batches, levels, solver, "both", lambda: None)
+    hessians = inputs_of(model, batches, [m.name for m in model.matrices])
+    for level in (0.3, 0.6):
+        chosen = {m.name: level for m in model.matrices}
+        assert store.stitch(model, chosen) == 14
+        assert store.stitch(model, chosen) == 0
+        for matrix in model.matrices:
+            (wanted,) = solver.prune(store.dense(matrix.name), hessians[matrix.name], [level])
+            found = model.linear(matrix.name).weight
+            assert int((found == 0).sum()) == round(level * matrix.size)
+            assert torch.allclose(found, wanted.weights, rtol=1e-3, atol=1e-4)
+            assert store.error(matrix.name, level) == pytest.approx(wanted.error, rel=1e-3)
+    assert store.error("blocks.0.q", 0.0) == 0.0
+    assert store.stitch(model, {"blocks.1.up": 0.3}) == 14
+    store.restore(model)
+    for matrix in model.matrices:
+        assert torch.equal(model.linear(matrix.name).weight, store.dense(matrix.name))
+
+
+def inputs_of(model, batches, names) -> dict[str, Hessian]:
+    """Hessians from hooks on whole forward passes of the model as it stands."""
+    hessians = {name: Hessian.zeros(model.linear(name).in_features) for name in names}
+    for batch in batches:
+        counts = batch.classes != PADDING
+        hooks = [
+            model.linear(name).register_forward_pre_hook(
+                lambda _, given, name=name, counts=counts: hessians[name].add(given[0][counts])
+            )
+            for name in names
+        ]
+        with torch.no_grad():
+            model.decoder(inputs_embeds=model.embed(batch), use_cache=False)
+        for hook in hooks:
+            hook.remove()
+    return hessians
+
+
+@pytest.mark.parametrize("solver", [SparseGPT(), Magnitude()])
+def test_an_exact_prune_is_the_plain_sequential_one(seen, batches, solver):
+    """Block by block: Hessians of the model as pruned so far, then all seven matrices pruned."""
+    model = seen[0]
+    levels = {m.name: 0.2 + 0.05 * n for n, m in enumerate(model.matrices)}
+    del levels["blocks.0.k"]
+    store = LevelStore(model)
+    wanted, errors = {}, {}
+    for index in range(2):
+        names = [m.name for m in model.matrices if m.block == f"blocks.{index}"]
+        hessians = inputs_of(model, batches, names)
+        for name in names:
+            if name in levels:
+                (done,) = solver.prune(model.linear(name).weight, hessians[name], [levels[name]])
+                wanted[name], errors[name] = done.weights, done.error
+        for name in names:
+            if name in levels:
+                model.linear(name).weight.data.copy_(wanted[name])
+    for matrix in model.matrices:
+        model.linear(matrix.name).weight.data.copy_(store.dense(matrix.name))
+    packed = prune_exactly(store, model, batches, levels, solver, "both")
+    assert set(packed) == set(levels)
+    for matrix in model.matrices:
+        found = model.linear(matrix.name).weight
+        if matrix.name in levels:
+            assert int((found == 0).sum()) == round(levels[matrix.name] * matrix.size)
+            assert torch.allclose(found, wanted[matrix.name], rtol=2e-3, atol=2e-4), matrix.name
+            assert packed[matrix.name].error == pytest.approx(errors[matrix.name], rel=2e-3)
+        else:
+            assert torch.equal(found, store.dense(matrix.name))
+    store.restore(model)
+    assert store.sparsity(model) == 0
+
+
+def test_an_exact_prune_begins_from_the_dense_model(seen, batches):
+    model, store = seen[0], LevelStore(seen[0])
+    levels = {m.name: 0.5 for m in model.matrices}
+    first = prune_exactly(store, model, batches, levels, SparseGPT(), "both")
+    again = prune_exactly(store, model, batches, levels, SparseGPT(), "both")
+    for name, packed in first.items():
+        assert torch.equal(packed.expand(), again[name].expand())
+
+
+def test_an_exact_prune_costs_less_than_a_stitched_one(seen, batches):
+    """What pruned inputs are for: the loss after all of it."""
+    model, store = seen[0], LevelStore(seen[0])
+    levels = {m.name: 0.6 for m in model.matrices}
+    fill(store, model, batches, {name: (0.6,) for name in levels}, SparseGPT(), "both",
+         lambda: None)  # fmt: skip
+    with torch.no_grad():
+        store.restore(model)
+        dense = [model.decoder(inputs_embeds=model.embed(b)).last_hidden_state for b in batches]
+
+        def away() -> float:
+            return sum(
+                float(((model.decoder(inputs_embeds=model.embed(b)).last_hidden_state - d)
+                       [b.classes != PADDING] ** 2).sum())
+                for b, d in zip(batches, dense, strict=True)
+            )  # fmt: skip
+
+        store.stitch(model, levels)
+        stitched = away()
+        prune_exactly(store, model, batches, levels, SparseGPT(), "both")
+        assert 0 < away() < 1.2 * stitched
+
+
+def test_values_are_rounded_as_the_checkpoint_will_hold_them(load, llava_16):
+    model = load(llava_16)
+    assert model.dtype == torch.float32
+    ids = torch.randint(5, tiny.VOCABULARY, (6, 32), generator=torch.Generator().manual_seed(0))
+    store = LevelStore(model)
+    prune_exactly(store, model, text_batches(ids, model.device, 100), {"blocks.0.up": 0.5},
+                  SparseGPT(), "both")  # fmt: skip
+    weight = model.linear("blocks.0.up").weight
+    assert torch.equal(weight, weight.bfloat16().float())
+    assert int((weight == 0).sum()) == weight.numel() // 2
+
+
+def test_a_store_comes_back_from_its_folder(seen, batches, tmp_path):
+    model, store = seen[0], LevelStore(seen[0])
+    levels = {m.name: (0.123456, 0.5, 1.0) for m in model.matrices}
+    fill(store, model, batches, levels, Magnitude(), "both", lambda: None)
+    store.save(tmp_path / "levels")
+    assert sorted(f.name for f in (tmp_path / "levels").iterdir()) == [
+        "0000.safetensors", "0001.safetensors"]  # fmt: skip
+    again = LevelStore(model)
+    again.load(tmp_path / "levels")
+    assert again.bytes == store.bytes
+    for level in (0.123456, 0.5, 1.0):
+        chosen = {m.name: level for m in model.matrices}
+        store.stitch(model, chosen)
+        one = {m.name: model.linear(m.name).weight.clone() for m in model.matrices}
+        store.restore(model)
+        again.stitch(model, chosen)
+        assert all(torch.equal(model.linear(name).weight, w) for name, w in one.items())
+        again.restore(model)
+        assert all(again.error(n, level) == store.error(n, level) for n in chosen)
+
+
+def test_a_level_that_is_not_there(seen):
+    store = LevelStore(seen[0])
+    with pytest.raises(RunError, match=r"no blocks\.0\.q at level 0\.3"):
+        store.stitch(seen[0], {"blocks.0.q": 0.3})
+
+
+def test_levels_that_differ_by_rounding_are_one(seen, batches):
+    store = LevelStore(seen[0])
+    fill(store, seen[0], batches, {"blocks.0.q": (0.1 + 0.2,)}, Magnitude(), "both", lambda: None)
+    assert store.stitch(seen[0], {"blocks.0.q": 0.3}) == 1
+    store.restore(seen[0])
+
+
+def test_sparsity_is_counted_on_the_model(seen, batches):
+    model, store = seen[0], LevelStore(seen[0])
+    prune_exactly(store, model, batches, {"blocks.1.down": 0.5, "blocks.0.q": 0.25}, Magnitude(),
+                  "both")  # fmt: skip
+    shares = store.sparsities(model)
+    assert shares["blocks.1.down"] == 0.5
+    assert shares["blocks.0.q"] == 0.25
+    assert sum(share > 0 for share in shares.values()) == 2
+    total = sum(m.size for m in model.matrices)
+    assert store.sparsity(model) == (0.5 * 32 * 48 + 0.25 * 32 * 32) / total
+
+
+def test_a_probe_stops_after_so_many_blocks(seen, batches):
+    store = LevelStore(seen[0])
+    levels = {m.name: (0.5,) for m in seen[0].matrices}
+    fill(store, seen[0], batches, levels, Magnitude(), "both", lambda: None, blocks=1)
+    store.stitch(seen[0], {"blocks.0.down": 0.5})
+    with pytest.raises(RunError):
+        store.stitch(seen[0], {"blocks.1.q": 0.5})

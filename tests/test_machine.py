@@ -1,0 +1,34 @@
+"""The doctor finds what is there and says what its absence costs."""
+
+import platform
+import shutil
+
+import torch
+
+from slimsearch import machine
+
+
+def test_every_part_is_looked_at():
+    found = {finding.part: finding for finding in machine.look()}
+    assert {"Python", "torch", "transformers", "pymoo", "datasets", "processor", "memory", "GPU",
+            "solver kernel", "deepsparse", "C compiler"} <= set(found)  # fmt: skip
+    assert found["Python"].found == platform.python_version()
+    assert found["torch"].found == torch.__version__
+    assert found["GPU"].ok == torch.cuda.is_available()
+    assert all(finding.advice for finding in found.values() if not finding.ok)
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(machine, "_version", lambda _: None)
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: {"sse2"})
+    found = {finding.part: finding for finding in machine.look()}
+    for part in ("torch", "deepsparse", "C compiler", "processor"):
+        assert not found[part].ok
+        assert found[part].advice
+    assert "DeepSparse will not run" in found["processor"].advice
+
+
+def test_a_system_without_proc_is_no_failure(monkeypatch):
+    monkeypatch.setattr(machine.Path, "read_text", lambda *_: (_ for _ in ()).throw(OSError()))
+    assert machine._cpu_flags() == set()

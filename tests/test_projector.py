@@ -1,0 +1,192 @@
+"""The projector step: it learns, it knows when it did not, and it touches nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from slimsearch.calibration import Pair, Turn
+from slimsearch.conversation import pair_batches
+from slimsearch.projector import ProjectorTrainer, _systematic
+from slimsearch.vlm import IGNORED
+
+TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
+
+
+@pytest.fixture
+def pairs(seen):
+    model, speech = seen
+    some = [Pair(str(n), tiny.picture(n), TURNS) for n in range(10)]
+    return pair_batches(model, speech, some, 110)
+
+
+def step(trainer, steps: int = 12, seed: int = 0, candidates=None, weights=None):
+    return trainer.step(candidates or [lambda: None], weights or [1.0], lambda: None, steps,
+                        np.random.default_rng(seed))  # fmt: skip
+
+
+def test_a_step_lowers_the_loss_on_pairs_it_never_trained_on(seen, pairs):
+    model = seen[0]
+    trainer = ProjectorTrainer(model, pairs, 3e-3)
+    held, trained = trainer._held, trainer._training
+    assert trainer.possible
+    assert len(held) + len(trained) == len(pairs)
+    assert not {id(batch) for batch in held} & {id(batch) for batch in trained}
+    before = model.mean_loss(held)
+    done = step(trainer)
+    assert done.kept
+    assert done.before == before
+    assert done.after < done.before
+    assert model.mean_loss(held) == done.after
+
+
+def test_only_the_projector_changes_and_no_weight_is_left_with_a_gradient(seen, pairs):
+    model = seen[0]
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    assert step(ProjectorTrainer(model, pairs, 3e-3)).kept
+    changed = {k for k, w in model.model.state_dict().items() if not torch.equal(w, before[k])}
+    path = model.architecture.projector
+    assert changed == {f"{path}.{key}" for key in model.projector.state_dict()}
+    assert all(weight.grad is None for weight in model.model.parameters())
+    assert not any(weight.requires_grad for weight in model.model.parameters())
+
+
+def test_a_step_that_does_not_help_is_taken_back(seen, pairs):
+    model = seen[0]
+    original = model.projector_state()
+    trainer = ProjectorTrainer(model, pairs, 3e-3)
+    step(trainer, 2)  # so that there are moments to go back to
+    start, first = trainer.state(), [chances(model, batch) for batch in trainer._held]
+    step(trainer, 30)
+    # Held-out answers become what the same step makes less likely.
+    worse = [(chances(model, b) - f).argmin(-1) for b, f in zip(trainer._held, first, strict=True)]
+    trainer._held = [
+        replace(b, targets=torch.where(b.targets != IGNORED, w, IGNORED))
+        for b, w in zip(trainer._held, worse, strict=True)
+    ]
+    trainer.load(start)
+    assert not torch.equal(original["linear_1.weight"], start["weight.linear_1.weight"])
+    before, state = model.projector_state(), trainer.state()
+    done = step(trainer, 30)
+    assert not done.kept
+    assert done.after >= done.before
+    assert done.note
+    after = model.projector_state()
+    assert all(torch.equal(weight, before[key]) for key, weight in after.items())
+    again = trainer.state()
+    assert set(again) == set(state)
+    assert all(torch.equal(weight, state[key]) for key, weight in again.items())
+
+
+def chances(model, batch) -> torch.Tensor:
+    """Log-probabilities of every token, [rows, length, vocabulary]."""
+    with torch.no_grad():
+        hidden = model.decoder(inputs_embeds=model.embed(batch)).last_hidden_state
+        return model.logits(hidden).log_softmax(-1)
+
+
+def test_a_huge_learning_rate_never_makes_it_worse(seen, pairs):
+    model = seen[0]
+    trainer = ProjectorTrainer(model, pairs, 1.0)
+    for seed in range(4):
+        before = model.mean_loss(trainer._held)
+        done = step(trainer, 10, seed)
+        assert model.mean_loss(trainer._held) == (done.after if done.kept else before)
+        assert model.mean_loss(trainer._held) <= before
+
+
+def test_a_gradient_that_is_not_finite_is_taken_back(seen, pairs):
+    model = seen[0]
+    trainer = ProjectorTrainer(model, pairs, 3e-3)
+    before = model.projector_state()
+    weight = model.linear("blocks.1.up").weight.data
+    kept = weight.clone()
+    done = step(trainer, candidates=[lambda: weight.fill_(float("nan"))])
+    weight.copy_(kept)
+    assert not done.kept
+    assert "not finite" in done.note
+    assert all(torch.equal(w, before[key]) for key, w in model.projector_state().items())
+    assert step(trainer).kept
+
+
+def test_a_state_comes_back_bit_by_bit(seen, pairs):
+    """Two ways to the same place: without a break, and through a file's worth of tensors."""
+    model = seen[0]
+    original = model.projector_state()
+    unbroken = ProjectorTrainer(model, pairs, 3e-3)
+    step(unbroken, seed=1)
+    halfway = unbroken.state()
+    step(unbroken, seed=2)
+    wanted = unbroken.state()
+    model.set_projector(original)
+    resumed = ProjectorTrainer(model, pairs, 3e-3)
+    resumed.load(halfway)
+    assert all(torch.equal(w, halfway[key]) for key, w in resumed.state().items())
+    step(resumed, seed=2)
+    found = resumed.state()
+    assert set(found) == set(wanted)
+    assert all(torch.equal(weight, wanted[key]) for key, weight in found.items())
+    assert any(key.startswith("exp_avg_sq.") for key in found)
+
+
+def test_a_state_is_a_copy(seen, pairs):
+    trainer = ProjectorTrainer(seen[0], pairs, 3e-3)
+    state = trainer.state()
+    kept = {key: weight.clone() for key, weight in state.items()}
+    step(trainer)
+    assert all(torch.equal(weight, kept[key]) for key, weight in state.items())
+
+
+def test_candidates_are_put_on_in_proportion_to_their_weights(seen, pairs):
+    count = [0, 0, 0]
+
+    def putting(index):
+        def put() -> None:
+            count[index] += 1
+
+        return put
+
+    step(ProjectorTrainer(seen[0], pairs, 1e-3), 20, candidates=[putting(n) for n in range(3)],
+         weights=[0.5, 0.0, 0.5])  # fmt: skip
+    assert count == [10, 0, 10]
+
+
+def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
+    """AdamW's first step moves each weight by the rate against its gradient's sign."""
+    model, rate = seen[0], 1e-3
+    trainer = ProjectorTrainer(model, pairs, rate)
+    before = {k: w.clone().requires_grad_() for k, w in model.projector_state().items()}
+    trainer._training = trainer._training[:1]
+    batch = trainer._training[0]
+    embeds = model.embed(batch, lambda f: torch.func.functional_call(model.projector, before, (f,)))
+    labels = torch.full_like(batch.ids, -100)
+    labels[:, 1:] = batch.targets[:, :-1]
+    logits = model.model(inputs_embeds=embeds, attention_mask=torch.ones_like(batch.ids)).logits
+    loss = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+    )
+    loss.backward()
+    trainer._descend(batch)
+    for key, weight in trainer.state().items():
+        if key.startswith("weight."):
+            old = before[key.removeprefix("weight.")]
+            clear = old.grad.abs() > 1e-5
+            assert torch.allclose((old - weight)[clear], rate * old.grad.sign()[clear], rtol=2e-2)
+
+
+def test_without_pairs_to_judge_by_no_step_is_possible(seen, pairs, load, llama):
+    assert not ProjectorTrainer(seen[0], [], 1e-3).possible
+    assert not ProjectorTrainer(seen[0], pairs[:1], 1e-3).possible
+    assert ProjectorTrainer(seen[0], pairs[:2], 1e-3).possible
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 100])
+def test_systematic_draws_are_as_even_as_they_can_be(count):
+    weights = [0.1, 0.4, 0.0, 0.5]
+    for seed in range(20):
+        drawn = _systematic(weights, count, np.random.default_rng(seed))
+        assert len(drawn) == count
+        for index, weight in enumerate(weights):
+            assert abs((drawn == index).sum() - weight * count) <= 1
