@@ -2,7 +2,7 @@
 
     python benchmarks/large_prune.py [--blocks 1,2,3] [--segments 16] [--folder /tmp]
 
-Makes checkpoints with random weights at 7B width (hidden 4096, FFN 11008, CLIP ViT-L/14-336), prunes
+Makes checkpoints with random weights at 7B width (hidden 4096, FFN 11008, CLIP ViT-L/14), prunes
 each in a process of its own, and prints its peak resident memory. Memory that does not grow with
 the number of blocks is what streaming promises; seconds grow with it.
 """

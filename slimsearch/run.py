@@ -174,6 +174,18 @@ def scores_in(records: list[Record]) -> list[Score]:
     return [_score(record) for record in records if record["kind"] == "score"]
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process holds this run now."""
+    try:
+        with (folder / "lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _locked(folder: Path) -> TextIO:
     """Holds the folder for this process; the kernel lets go of it when the process ends."""
     with files.writing(folder):

@@ -98,6 +98,7 @@ def test_a_search_ends_with_a_policy_a_model_and_a_table(result, chosen):
     assert [row.name for row in result.table] == [
         "dense", "uniform sparsegpt", "searched", "searched + projector"]  # fmt: skip
     assert result.table[0].sparsity == 0
+    assert len({tuple(row.figures.items()) for row in result.table}) == 4, "a row was not pruned"
     assert all({"perplexity", "accuracy", "answer_loss"} == set(r.figures) for r in result.table)
     assert [done.index for done in result.rounds] == [1, 2]
     found = policy.read(result.folder / "best.toml")
@@ -335,6 +336,16 @@ def test_a_changed_tokenizer_refuses_resume(unfinished, llava_16):
 def test_a_damaged_level_store_is_refused(unfinished):
     file = unfinished / "levels" / "0000.safetensors"
     file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(RunError, match=r"0000\.safetensors"):
+        api.resume(unfinished)
+
+
+def test_a_level_store_of_other_numbers_is_refused(unfinished):
+    """A whole file, but one value is another: the run would not end the same."""
+    file = unfinished / "levels" / "0000.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 16
+    file.write_bytes(bytes(content))
     with pytest.raises(RunError, match=r"0000\.safetensors"):
         api.resume(unfinished)
 

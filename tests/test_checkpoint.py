@@ -143,3 +143,17 @@ def test_a_single_file_needs_no_index(tmp_path):
     folder = tiny.llava(tmp_path / "one")
     assert not (folder / INDEX).exists()
     assert set(checkpoint.find(str(folder)).shards) == set(load_file(folder / SINGLE))
+
+
+def test_ctrl_c_during_a_download_is_no_fault_of_the_hub(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    from slimsearch.errors import Stopped
+
+    def stopped(*_, **__):
+        raise Stopped("stopped.", 130)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", stopped)
+    with pytest.raises(Stopped):
+        checkpoint.find("someone/some-model")

@@ -78,6 +78,8 @@ def test_opening_a_damaged_journal_changes_nothing(file):
     with pytest.raises(RunError):
         Journal(file)
     assert file.read_bytes() == content
+    held = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    assert str(file) not in held
 
 
 def test_a_full_disk_leaves_whole_lines(file, monkeypatch):

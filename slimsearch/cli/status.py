@@ -14,17 +14,17 @@ def command(
     from json import dumps
 
     from slimsearch import display, settings
-    from slimsearch.run import records_of, rounds_in, scores_in
+    from slimsearch.run import in_use, records_of, rounds_in, scores_in
 
     records = records_of(run)
     chosen = settings.read(run / "settings.toml")
     rounds, scores = rounds_in(records), scores_in(records)
     end = next((record for record in records if record["kind"] == "end"), None)
-    state = "finished" if end else "interrupted or going on"
+    state = "finished" if end else "going on" if in_use(run) else "interrupted"
     if json:
         facts = {
             "run": str(run),
-            "finished": end is not None,
+            "state": state,
             "rounds": len(rounds),
             "of": chosen.rounds,
             "scores": len(scores),
@@ -43,5 +43,5 @@ def command(
         display.grid("Rounds", list(cells[-1]), [list(row.values()) for row in cells])
     if end:
         display.results(end["table"])
-    else:
+    if state == "interrupted":
         display.say(f"To go on: slimsearch resume {run}")

@@ -34,7 +34,7 @@ from slimsearch.demo.recipe import (
 )
 from slimsearch.demo.world import pictures, stream, text
 
-STEPS = 9000
+STEPS = 6000
 VISION_STEPS = 300
 WORKERS = 2
 PICTURES_A_STEP = 8  # a worker
@@ -59,7 +59,7 @@ class Plan:
     steps: int = STEPS
     vision_steps: int = VISION_STEPS
     text_words: int = TEXT_WORDS
-    check_every: int = 500
+    check_every: int = 1000
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -75,7 +75,7 @@ def test_light_commands_import_nothing_heavy(words):
     [
         (["run", "--ratio", "1.2"], 2, ["ratio = 1.2 cannot be"]),
         (["run", "--ratio", "0"], 2, ["ratio = 0 cannot be"]),
-        (["run", "--rounds", "0"], 2, ["rounds = 0 cannot be", "1 to"]),
+        (["run", "--rounds", "0"], 2, ["rounds = 0 cannot be"]),
         (["run", "--solver", "sparsgpt"], 2, ["no 'sparsgpt' in", "Did you mean 'sparsegpt'"]),
         (["run", "--strategy", "genetc"], 2, ["Did you mean 'genetic'"]),
         (["run", "--executor", "lokal"], 2, ["Did you mean 'local'"]),

@@ -13,6 +13,7 @@ from slimsearch.errors import RunError
 from slimsearch.plugins import about, find, names
 
 EXPORTERS = names("exporters")
+FACTS = {"base": "x/y", "sparsity": 0.25}  # the least that a folder says of itself
 SHAPES = {
     "new": {},
     "as_1.5": {"dtype": torch.bfloat16, "shards": 3, "old_names": True, "kv_heads": 2},
@@ -45,7 +46,7 @@ def test_all_are_found():
 def test_a_folder_that_exists_is_refused(load, llava, tmp_path, name):
     (tmp_path / "taken").mkdir()
     with pytest.raises(RunError, match="exists already"):
-        find("exporters", name)().write(load(llava), tmp_path / "taken", {})
+        find("exporters", name)().write(load(llava), tmp_path / "taken", FACTS)
     assert list((tmp_path / "taken").iterdir()) == []
 
 
@@ -59,12 +60,12 @@ def test_a_whole_folder_or_nothing(load, llava, tmp_path, name, monkeypatch):
     monkeypatch.setattr("shutil.copyfile", full)
     model = load(llava)
     with pytest.raises(Exception, match="No space left"):
-        find("exporters", name)().write(model, tmp_path / "out" / "model", {})
+        find("exporters", name)().write(model, tmp_path / "out" / "model", FACTS)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_untouched_model_comes_out_byte_for_byte(load, source, tmp_path):
-    find("exporters", "hf")().write(load(source), tmp_path / "out", {})
+    find("exporters", "hf")().write(load(source), tmp_path / "out", FACTS)
     before, after = tensors(source), tensors(tmp_path / "out")
     assert {name: set(shard) for name, shard in before.items()} == {
         name: set(shard) for name, shard in after.items()}  # fmt: skip
@@ -79,7 +80,7 @@ def test_what_changed_is_changed_and_nothing_else(load, source, tmp_path):
     model = load(source)
     model.linear("blocks.1.up").weight.data[::2] = 0
     model.projector.linear_1.bias.data.fill_(0.5)
-    find("exporters", "hf")().write(model, tmp_path / "out", {})
+    find("exporters", "hf")().write(model, tmp_path / "out", FACTS)
     before, after = tensors(source), tensors(tmp_path / "out")
     changed = {
         key
@@ -98,7 +99,7 @@ def test_what_changed_is_changed_and_nothing_else(load, source, tmp_path):
 def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
     model = load(source)
     model.linear("blocks.0.q").weight.data[:, ::3] = 0
-    facts = {"base": "x/y", "policy": {"layer_sparsity": {"blocks.0": 0.5}},
+    facts = {**FACTS, "policy": {"layer_sparsity": {"blocks.0": 0.5}},
              "table": [{"name": "dense", "sparsity": 0.0, "figures": {"perplexity": 9.0}}]}
     find("exporters", "hf")().write(model, tmp_path / "out", facts)
     again, info = AutoModelForImageTextToText.from_pretrained(
@@ -116,6 +117,7 @@ def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
     assert json.loads((tmp_path / "out" / "slimsearch.json").read_text()) == facts
     card = (tmp_path / "out" / "README.md").read_text()
     assert "x/y" in card
+    assert "25.0%" in card
     assert "| blocks.0 | 0.5 |" in card
     assert "| dense | 0.000 | 9 | - | - |" in card
 
@@ -123,7 +125,7 @@ def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
 def test_a_text_only_model_too(load, llama, tmp_path):
     model = load(llama)
     model.linear("blocks.1.down").weight.data[0] = 0
-    find("exporters", "hf")().write(model, tmp_path / "out", {})
+    find("exporters", "hf")().write(model, tmp_path / "out", FACTS)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert all(torch.equal(weight, again.state_dict()[key])
                for key, weight in model.model.state_dict().items())  # fmt: skip

@@ -101,7 +101,7 @@ def test_training_writes_a_folder_that_loads(tmp_path):
     fresh = make_model(1).state_dict()
     moved = [not torch.equal(weight, fresh[name].bfloat16().float())
              for name, weight in again.state_dict().items()]
-    assert sum(moved) > len(moved) * 0.9
+    assert sum(moved) > len(moved) * 0.8  # a norm of 1 moves less than bfloat16 can show
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
     shares = accuracy(again, processor, pictures("evaluation", 2, 3))
     assert 0 <= shares["all"] <= 1
