@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from slimsearch import assembly, finish, inputs, policy, run, settings
+from slimsearch import assembly, files, finish, inputs, policy, run, settings
 from slimsearch.assembly import Bench
 from slimsearch.candidate import Round
 from slimsearch.errors import ModelError, RunError
@@ -54,8 +54,8 @@ def search(chosen: Settings, watch: Watch | None = None) -> Result:
     chosen = _anchored(chosen)
     run.check_free(folder)
     given = inputs.gather(chosen)
-    run.make_folder(folder)
-    bench = assembly.load(given, watch)
+    with run.reserved(folder):
+        bench = assembly.load(given, watch)
     with run.create(folder, chosen, inputs.fingerprint(given)) as opened:
         return _carry_out(bench, opened, watch)
 
@@ -116,6 +116,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     examiner.examine("searched + projector" if loop.trainer else "searched")
     facts = _facts(bench, champion, examiner)
     with watch.stage("export"):
+        files.remove(opened.folder / "model")  # of a crash before the run's last line
         bench.exporter.write(vlm, opened.folder / "model", facts)
         opened.save_best(_best(bench, champion, examiner))
     opened.add_end({**facts, "seconds": watch.seconds})

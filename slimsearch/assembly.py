@@ -52,6 +52,8 @@ def load(given: Given, watch: Watch) -> Bench:
         )
     tasks: dict[str, Task] = {name: plugins.find("tasks", name)() for name in TASKS}
     loop = _loop(given, model, calibrated)
+    if calibrated.pairs and settings.projector_steps and loop.trainer is None:
+        watch.note("There are too few pairs to hold some back: the projector step is skipped.")
     return Bench(given, loop, held_out, tasks, plugins.find("exporters", "hf")())
 
 

@@ -49,15 +49,20 @@ class Budget:
 
     def repair(self, genes: Sequence[int], random: np.random.Generator) -> Genes:
         """The nearest genes (in single steps) whose share is on the target."""
-        moved = [int(i) for i in genes]
+        moved = self._walk([int(i) for i in genes], random)
+        if abs(self.removed(tuple(moved)) - self.target) > TOLERANCE:
+            moved = self._walk(self._jump(moved), random)
+        return tuple(moved)
+
+    def _walk(self, genes: list[int], random: np.random.Generator) -> list[int]:
+        """Single steps at random, each closer to the target, until there is none."""
+        moved = list(genes)
         gap = (self.target - self.removed(tuple(moved))) * self.total
         while moves := self._closer(moved, gap):
             where, step, change = moves[random.integers(len(moves))]
             moved[where] += step
             gap -= change
-        if abs(gap) > TOLERANCE * self.total:
-            moved = self._jump(moved)
-        return tuple(moved)
+        return moved
 
     def _closer(self, genes: list[int], gap: float) -> list[tuple[int, int, float]]:
         """Single steps (gene, step, weights) that shrink the gap to the target."""

@@ -43,8 +43,8 @@ def failed(candidate: Candidate, projector: int, reason: str) -> Score:
 class ProjectorStep:
     """How one projector step went: answer loss on held-out pairs before and after."""
 
-    before: float
-    after: float
+    before: float | None  # None: not a finite number
+    after: float | None
     kept: bool
     note: str = ""
 

@@ -36,8 +36,9 @@ class Checkpoint:
         return self.config["model_type"]
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the configuration and of every shard."""
-        names = ["config.json", *sorted(set(self.shards.values()))]
+        """SHA-256 of every shard and of every file beside them: tokenizer, processor, template."""
+        beside = [file.name for file in self.folder.iterdir() if file.suffix in COPIED]
+        names = sorted({*beside, *self.shards.values()})
         return {name: files.sha256(self.folder / name) for name in names}
 
     def dtype(self, key: str) -> torch.dtype:

@@ -136,7 +136,10 @@ class Executor(ABC):
 
 
 class Exporter(ABC):
-    """`write(vlm, folder, facts)` leaves a whole artefact in a new folder, or nothing."""
+    """`write(vlm, folder, facts)` leaves a whole artefact in a new folder, or nothing.
+
+    `facts` are what assembly.facts gives: base, sparsity, matrices and more.
+    """
 
     @abstractmethod
     def write(self, vlm: VLM, folder: Path, facts: Mapping[str, Any]) -> None: ...

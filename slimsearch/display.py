@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from slimsearch import files
 from slimsearch.candidate import Round, Score
 from slimsearch.watch import Watch
 
@@ -87,7 +89,7 @@ class Display(Watch):
         self._say("  ".join(f"{value:>12}" for value in cells.values()))
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 def round_cells(done: Round) -> dict[str, str]:
@@ -145,7 +147,12 @@ def bars(title: str, values: Mapping[str, float]) -> None:
 
 def say(text: str) -> None:
     """A line of results on stdout, as it is."""
-    out().out(text, highlight=False)
+    print(text)
+
+
+def as_json(value: Any) -> None:
+    """A value on stdout, as JSON."""
+    say(files.to_json(value, indent=2))
 
 
 def figure(key: str, value: float) -> str:

@@ -5,11 +5,12 @@ SlimsearchError            exit 1   our own fault if it surfaces bare
 ├── InputError             exit 3   what was given cannot be read or used
 │   ├── CalibrationError            a text, picture or recipe file
 │   ├── ModelError                  a model folder
-│   └── PolicyError                 a policy or space file, an impossible target
+│   ├── PolicyError                 a policy or space file, an impossible target
+│   └── SolverError                 a matrix that cannot be solved; a finalist scores infinity
 ├── RunError               exit 4   a run folder is locked, damaged or of another search
-├── ResourceError          exit 5   disk, memory or every candidate gone; the run can be resumed
-├── SolverError            exit 1   a matrix cannot be solved; its candidate scores infinity
-└── Stopped                exit 130 or 143   Ctrl-C or SIGTERM; the run can be resumed
+└── ResourceError          exit 5   disk, memory or every candidate gone; the run can be resumed
+
+Stopped                    exit 130 or 143   Ctrl-C or SIGTERM; the run can be resumed
 
 A message says what was asked, what was found, and what to do; it names the file and the key.
 """
@@ -50,12 +51,12 @@ class ResourceError(SlimsearchError):
     exit_code = 5
 
 
-class SolverError(SlimsearchError):
+class SolverError(InputError):
     """Nothing was calibrated on a matrix, or its numbers are not finite."""
 
 
-class Stopped(SlimsearchError):
-    """Raised by a signal; `exit_code` is 128 plus the signal's number."""
+class Stopped(BaseException):
+    """Raised by a signal, past every `except Exception`; `exit_code` is 128 plus its number."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)

@@ -44,7 +44,7 @@ class Evaluator:
             return failed(candidate, projector, "out of memory; try a smaller batch_tokens")
         total = self.total(terms)
         if not isfinite(total):
-            bad = min(name for name, value in terms.items() if not isfinite(value))
+            bad = next((name for name, value in terms.items() if not isfinite(value)), "the total")
             return failed(candidate, projector, f"{bad} is not a finite number")
         return Score(
             candidate=candidate.name,

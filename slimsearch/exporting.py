@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch import checkpoint, loading, plugins
-from slimsearch.errors import RunError
+from slimsearch.errors import ModelError, RunError
 from slimsearch.run import records_of
 from slimsearch.vlm import VLM
 
@@ -36,7 +36,10 @@ def _model_of(source: Path) -> Path | None:
 def _facts(model: VLM) -> dict[str, Any]:
     """What an earlier run recorded about this model, and its zeros as they are."""
     file = model.checkpoint.folder / "slimsearch.json"
-    recorded = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    try:
+        recorded = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged ({error}); remove it or restore it.") from None
     zeros = {m.name: int((model.linear(m.name).weight == 0).sum()) for m in model.matrices}
     return {
         "base": model.checkpoint.folder.name,

@@ -1,12 +1,15 @@
 """Whole files or none: everything is written beside its place, synced, then renamed into it."""
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from slimsearch.errors import ResourceError
 
@@ -58,6 +61,19 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
+def remove(folder: Path) -> None:
+    """Removes a folder of our own, if it is there."""
+    if folder.is_dir():
+        with writing(folder):
+            shutil.rmtree(folder)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON, which has no infinity and no NaN: both become null."""
+    separators = (",", ":") if indent is None else None
+    return json.dumps(_finite(value), indent=indent, separators=separators, allow_nan=False)
+
+
 def sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -66,6 +82,14 @@ def sha256(file: Path) -> str:
 def sync_folder(folder: Path) -> None:
     """Makes a rename in this folder survive a power cut."""
     _sync(folder)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _sync(path: Path) -> None:

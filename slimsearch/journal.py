@@ -6,6 +6,7 @@ bad line in the middle is refused with its offset, because what follows it canno
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -14,6 +15,7 @@ from slimsearch import files
 from slimsearch.errors import RunError
 
 Record = dict[str, Any]
+_INSIDE = re.compile(rb".[0-9a-f]{8} \{", re.DOTALL)  # another line's beginning, behind the first
 
 
 def read(file: Path) -> tuple[list[Record], int]:
@@ -28,7 +30,8 @@ def read(file: Path) -> tuple[list[Record], int]:
         end = content.find(b"\n", offset)
         record = _parse(content[offset:end]) if end >= 0 else None
         if record is None:
-            if end < 0 or end + 1 == len(content):
+            last = end < 0 or (end + 1 == len(content) and not _INSIDE.search(content[offset:]))
+            if last:
                 break
             raise RunError(
                 f"{file} is damaged at byte {offset} (line {len(records) + 1}). Lines after it "
@@ -48,14 +51,18 @@ class Journal:
             self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
             if new:
                 files.sync_folder(file.parent)
-        self.records, end = ([], 0) if new else read(file)
+        try:
+            self.records, end = ([], 0) if new else read(file)
+        except RunError:
+            self.close()
+            raise
         with files.writing(file):
             os.ftruncate(self._handle, end)
             os.lseek(self._handle, end, os.SEEK_SET)
         self._file, self._end = file, end
 
     def append(self, record: Record) -> None:
-        text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+        text = files.to_json(record).encode()
         line = b"%08x %s\n" % (crc32(text), text)
         with files.writing(self._file):
             try:

@@ -100,7 +100,8 @@ class LevelStore:
     def sparsities(self, vlm: VLM) -> dict[str, float]:
         """The share of zeros in each prunable matrix, counted on the model."""
         return {
-            matrix: float((vlm.linear(matrix).weight == 0).float().mean()) for matrix in self._dense
+            matrix: int((vlm.linear(matrix).weight == 0).sum()) / dense.numel()
+            for matrix, dense in self._dense.items()
         }
 
     def sparsity(self, vlm: VLM) -> float:

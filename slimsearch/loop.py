@@ -77,14 +77,14 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
 
 def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
     """Solves every matrix at every level, or reads what this run solved before."""
-    evaluator, folder = loop.evaluator, run.folder / "levels"
+    evaluator = loop.evaluator
     family = evaluator.families.get(SPARSITY)
     if family is None:
         return
     vlm = evaluator.vlm
     with watch.stage("level store", len(vlm.matrices)) as advance:
-        if folder.is_dir():
-            evaluator.store.load(folder)
+        if run.has_levels():
+            evaluator.store.load(run.levels)
             return
         level_store.fill(
             evaluator.store,
@@ -95,7 +95,8 @@ def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
             loop.tokens,
             advance,
         )
-        evaluator.store.save(folder)
+        evaluator.store.save(run.levels)
+        run.add_levels()
 
 
 def _play_round(

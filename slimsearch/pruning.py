@@ -101,7 +101,7 @@ def _prune_blocks(
                 weight.copy_(pruned.weights.to(vlm.disk_dtype))
                 key = vlm.disk_name(vlm.matrix_parameter(matrix))
                 given.checkpoint.overwrite(copy, {key: weight})
-            sparsities[matrix] = float((weight == 0).float().mean())
+            sparsities[matrix] = int((weight == 0).sum()) / weight.numel()
             advance()
     return sparsities
 

@@ -8,7 +8,8 @@ best.toml       the champion, a policy     model/        the champion as a model
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
@@ -25,6 +26,8 @@ from slimsearch.journal import Journal, Record, read
 from slimsearch.settings import Settings
 
 FORMAT = 1
+# What a run leaves that was stopped before its first line.
+LEFTOVERS = {"lock", "projectors", "settings.toml", "journal.jsonl"}
 
 
 class Run:
@@ -33,7 +36,11 @@ class Run:
     def __init__(self, folder: Path, lock: TextIO):
         self.folder = folder
         self._lock = lock
-        self.journal = Journal(folder / "journal.jsonl")
+        try:
+            self.journal = Journal(folder / "journal.jsonl")
+        except BaseException:
+            lock.close()
+            raise
         self._scores = {
             (found.candidate, found.projector): found
             for record in self.journal.records
@@ -45,6 +52,9 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.journal.close()
         self._lock.close()
 
@@ -105,6 +115,28 @@ class Run:
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file} cannot be read ({error}); restore it.") from None
 
+    @property
+    def levels(self) -> Path:
+        """Where the level store is kept."""
+        return self.folder / "levels"
+
+    def add_levels(self) -> None:
+        """Records that the level store is whole."""
+        hashes = {file.name: files.sha256(file) for file in sorted(self.levels.iterdir())}
+        self.journal.append({"kind": "levels", "sha256": hashes})
+
+    def has_levels(self) -> bool:
+        """Whether the level store is there, checked against the journal; an unfinished one goes."""
+        wanted = next((r["sha256"] for r in self.journal.records if r["kind"] == "levels"), None)
+        if wanted is None:
+            files.remove(self.levels)
+            return False
+        for name, digest in wanted.items():
+            file = self.levels / name
+            if not file.is_file() or files.sha256(file) != digest:
+                raise RunError(f"{file} is not the file that the journal names; restore it.")
+        return True
+
     def save_best(self, text: str) -> Path:
         files.write(self.folder / "best.toml", text.encode())
         return self.folder / "best.toml"
@@ -116,24 +148,36 @@ class Run:
 def create(folder: Path, chosen: Settings, fingerprint: Mapping[str, Any]) -> Run:
     """A fresh run folder; one that exists is never overwritten."""
     check_free(folder)
-    make_folder(folder / "projectors")
+    with files.writing(folder):
+        (folder / "projectors").mkdir(parents=True, exist_ok=True)
     run = Run(folder, _locked(folder))
     files.write(folder / "settings.toml", settings.write(chosen).encode())
     run.journal.append({"kind": "start", "format": FORMAT, "fingerprint": dict(fingerprint)})
     return run
 
 
-def make_folder(folder: Path) -> None:
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Makes the folder before long work, so that a place that cannot be written shows at once."""
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty: it was there before
+            folder.rmdir()
+        raise
 
 
 def check_free(folder: Path) -> None:
     """Refuses a folder that already holds something."""
     if folder.is_file():
         raise RunError(f"{folder} is a file; choose another folder with --out.")
-    if folder.exists() and any(folder.iterdir()):
-        offer = f"slimsearch resume {folder}" if (folder / "journal.jsonl").exists() else ""
+    found = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    journal = folder / "journal.jsonl"
+    begun = journal.exists() and journal.stat().st_size > 0
+    if begun or found - LEFTOVERS:
+        offer = f"slimsearch resume {folder}" if begun else ""
         hint = f" To go on with it: {offer}." if offer else ""
         raise RunError(f"{folder} already holds files.{hint} Choose another folder with --out.")
 
@@ -142,9 +186,13 @@ def reopen(folder: Path) -> Run:
     """An existing run, to go on with it."""
     check_folder(folder)
     run = Run(folder, _locked(folder))
-    if not run.journal.records:
-        raise RunError(f"{folder} stopped before it began; start it again in another folder.")
-    _check_format(folder, run.start)
+    try:
+        if not run.journal.records:
+            raise RunError(f"{folder} stopped before it began; start it again.")
+        _check_format(folder, run.start)
+    except RunError:
+        run.close()
+        raise
     return run
 
 
@@ -210,8 +258,7 @@ def _check_format(folder: Path, start: Record) -> None:
 
 
 def _plain(score: Score) -> Record:
-    """A score fit for JSON, which has no infinity."""
-    return {**asdict(score), "total": score.total if score.ok else None}
+    return asdict(score)
 
 
 def _score(record: Record) -> Score:

@@ -39,9 +39,7 @@ def test_answers_are_text_and_all_else_is_prompt(seen):
     batch = batch_of(seen, TURNS)
     ids, classes = batch.ids[0], batch.classes[0]
     assert bool((classes[ids == tiny.IMAGE] == PROMPT).all())
-    spoken = "".join(
-        decoded(seen, ids[n : n + 1]) for n in range(len(ids)) if classes[n] == TEXT
-    )
+    spoken = "".join(decoded(seen, ids[n : n + 1]) for n in range(len(ids)) if classes[n] == TEXT)
     assert spoken == " red</s> red and more</s>"
     asked = "".join(decoded(seen, ids[n : n + 1]) for n in range(len(ids)) if classes[n] == PROMPT)
     assert asked == (

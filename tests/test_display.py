@@ -52,10 +52,16 @@ def test_json_survives_printing(capsys):
 
 
 def test_the_final_table(capsys):
-    display.results([
-        {"name": "dense", "sparsity": 0.0, "figures": {"perplexity": 12.3456, "accuracy": 0.967}},
-        {"name": "searched", "sparsity": 0.5, "figures": {"perplexity": 15.0}},
-    ])
+    display.results(
+        [
+            {
+                "name": "dense",
+                "sparsity": 0.0,
+                "figures": {"perplexity": 12.3456, "accuracy": 0.967},
+            },
+            {"name": "searched", "sparsity": 0.5, "figures": {"perplexity": 15.0}},
+        ]
+    )
     said = capsys.readouterr().out
     assert "text perplexity" in said
     assert "VQA loss" not in said

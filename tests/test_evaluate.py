@@ -133,5 +133,3 @@ def test_a_candidate_is_measured_as_if_it_were_alone(evaluator, seen):
     back = {c.name: built.score(c, 0).total for c in reversed(candidates)}
     assert forth == back
     assert len(set(forth.values())) == 3
-
-

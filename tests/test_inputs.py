@@ -48,9 +48,7 @@ def test_the_seed_draws_the_segments(small):
         ({"calibration": "missing.txt"}, CalibrationError, "missing.txt"),
     ],
 )
-def test_what_is_wrong_is_refused_without_loading_a_model(
-    small, monkeypatch, change, error, words
-):
+def test_what_is_wrong_is_refused_without_loading_a_model(small, monkeypatch, change, error, words):
     monkeypatch.setattr("slimsearch.loading.load", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(error, match=words):
         inputs.gather(replace(small, **change))

@@ -16,9 +16,7 @@ from slimsearch.watch import Watch
 def test_a_model_is_pruned_by_a_policy(small, llava, tmp_path, solver):
     file = tmp_path / "mine.toml"
     file.write_text('[layer_sparsity]\n"blocks.0" = 0.25\n"blocks.1.down" = 0.75\n')
-    done = pruning.prune(
-        replace(small, policy=str(file), solver=solver), tmp_path / "out", Watch()
-    )
+    done = pruning.prune(replace(small, policy=str(file), solver=solver), tmp_path / "out", Watch())
     before = load_file(llava / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
     assert set(before) == set(after)

@@ -86,7 +86,8 @@ def test_pictures_enter_as_the_model_itself_merges_them(seen):
         assert torch.equal(batch.ids, inputs["input_ids"])
         caught = {}
         hook = model.decoder.register_forward_pre_hook(
-            lambda _, args, given: caught.update(given), with_kwargs=True  # noqa: B023
+            lambda _, args, given: caught.update(given),
+            with_kwargs=True,  # noqa: B023
         )
         model.model(**inputs)
         hook.remove()

@@ -21,7 +21,7 @@ from slimsearch.cli import (
     show,
     status,
 )
-from slimsearch.errors import SlimsearchError
+from slimsearch.errors import SlimsearchError, Stopped
 
 DEBUG = "--debug"
 
@@ -50,7 +50,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     try:
         app(args=arguments)
-    except SlimsearchError as error:
+    except (SlimsearchError, Stopped) as error:
         _complain(str(error), debug)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

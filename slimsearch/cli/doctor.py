@@ -10,14 +10,13 @@ def command(
 ) -> None:
     """Look at this machine: Python, torch, processor, GPU, engines."""
     from dataclasses import asdict
-    from json import dumps
 
     from slimsearch import display
     from slimsearch.machine import look
 
     found = look()
     if json:
-        display.say(dumps([asdict(finding) for finding in found], indent=2))
+        display.as_json([asdict(finding) for finding in found])
         return
     rows = [[f.part, "ok" if f.ok else "missing", f.found, f.advice] for f in found]
     display.grid("This machine", ("part", "state", "found", "what that means"), rows)

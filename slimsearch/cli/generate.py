@@ -15,8 +15,6 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Ask a model a question about a picture."""
-    from json import dumps
-
     from slimsearch import display, plugins
 
     session = plugins.find("runtimes", runtime)().open(model)
@@ -29,4 +27,7 @@ def command(
         said.append(token)
         logits = session.decode(token)
     text = session.text(said).strip()
-    display.say(dumps({"text": text, "tokens": said}) if json else text)
+    if json:
+        display.as_json({"text": text, "tokens": said})
+    else:
+        display.say(text)

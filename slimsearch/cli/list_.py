@@ -10,8 +10,6 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List plug-ins, policies and calibrations by kind."""
-    from json import dumps
-
     from slimsearch import display, plugins, shelf
 
     shelves = ("policies", "calibration")
@@ -23,7 +21,7 @@ def command(
         else:
             found[one] = {name: plugins.about(one, name) for name in plugins.names(one)}
     if json:
-        display.say(dumps(found, indent=2))
+        display.as_json(found)
         return
     for one, names in found.items():
         display.grid(one, ("name", "about"), [[name, about] for name, about in names.items()])

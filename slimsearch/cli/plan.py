@@ -11,7 +11,6 @@ def command(settings: Settings) -> None:
 
 
 def show(settings: Settings) -> None:
-    import json
     from dataclasses import asdict
 
     from slimsearch import display
@@ -21,7 +20,7 @@ def show(settings: Settings) -> None:
     with Display() as watch:
         found = plan(settings, watch)
     if settings.json:
-        display.say(json.dumps(asdict(found), indent=2))
+        display.as_json(asdict(found))
         return
     display.grid(f"Plan for {settings.model}", ("what", "value"), found.lines())
     display.grid("Seconds, from one probe candidate", ("stage", "estimate"), found.times())

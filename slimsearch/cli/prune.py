@@ -8,7 +8,6 @@ from slimsearch.settings import Settings
 def command(settings: Settings) -> None:
     """Prune a model by one policy (uniform unless --policy names another) into --out."""
     from dataclasses import asdict, replace
-    from json import dumps
     from pathlib import Path
 
     from slimsearch import display
@@ -25,7 +24,7 @@ def command(settings: Settings) -> None:
     rows = [asdict(row) for row in done.table]
     if settings.json:
         facts = {"folder": str(done.folder), "sparsity": done.sparsity, "table": rows}
-        display.say(dumps(facts, indent=2))
+        display.as_json(facts)
         return
     if rows:
         display.results(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ def _carry_out(folder: Path, work: Callable[[Display], Result], as_json: bool) -
         except ResourceError as error:
             raise ResourceError(f"{error} {_how_to_go_on(folder)}".strip()) from error
     if as_json:
-        display.say(json.dumps(result.as_dict(), indent=2))
+        display.as_json(result.as_dict())
         return
     display.results([asdict(row) for row in result.table])
     seconds = ", ".join(f"{name} {spent:.1f}" for name, spent in result.seconds.items())

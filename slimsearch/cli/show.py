@@ -13,8 +13,6 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show a policy, part by part."""
-    from json import dumps
-
     from slimsearch import display, shelf
     from slimsearch import policy as policies
 
@@ -22,7 +20,7 @@ def command(
     found = policies.read(run / "best.toml" if run.is_dir() else shelf.find("policies", policy))
     if json:
         tables = {name: dict(table) for name, table in found.tables.items()}
-        display.say(dumps({"name": found.name, "about": found.about, **tables}, indent=2))
+        display.as_json({"name": found.name, "about": found.about, **tables})
         return
     display.say(f"{found.name}: {found.about}")
     for family, table in found.tables.items():

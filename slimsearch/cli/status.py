@@ -11,8 +11,6 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show how far a run has come."""
-    from json import dumps
-
     from slimsearch import display, settings
     from slimsearch.run import in_use, records_of, rounds_in, scores_in
 
@@ -32,7 +30,7 @@ def command(
             "champion": rounds[-1].champion.candidate if rounds else None,
             "table": end["table"] if end else None,
         }
-        display.say(dumps(facts, indent=2))
+        display.as_json(facts)
         return
     display.say(
         f"{run}: {state}; {len(rounds)} of {chosen.rounds} rounds closed, {len(scores)} scores, "

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
+from slimsearch.demo.recipe import Model
 from slimsearch.demo.world import Picture
 
 LONGEST_ANSWER = 5
@@ -15,7 +16,7 @@ LONGEST_ANSWER = 5
 
 @torch.no_grad()
 def accuracy(
-    model: LlavaForConditionalGeneration,
+    model: Model,
     processor: LlavaProcessor,
     shown: Sequence[Picture],
     batch: int = 64,
@@ -44,7 +45,7 @@ def accuracy(
 
 @torch.no_grad()
 def perplexity(
-    model: LlavaForConditionalGeneration,
+    model: Model,
     tokenizer: PreTrainedTokenizerFast,
     text: str,
     length: int = 128,
@@ -61,9 +62,7 @@ def perplexity(
     return math.exp(total / (len(segments) * (length - 1)))
 
 
-def _answers(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, part: Sequence[tuple]
-) -> list[str]:
+def _answers(model: Model, processor: LlavaProcessor, part: Sequence[tuple]) -> list[str]:
     tokens = torch.tensor([item[0] for item in part])
     pixels = torch.stack([item[1] for item in part]).to(model.dtype)
     made = model.generate(

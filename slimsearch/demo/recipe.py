@@ -7,6 +7,7 @@ in its loss.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,6 +70,10 @@ CHAT_TEMPLATE = (
 )
 
 
+# A LlavaForConditionalGeneration, whose annotations a type checker cannot follow.
+Model = Any
+
+
 @dataclass(frozen=True)
 class Rows:
     """Padded token rows; a label is IGNORED wherever nothing is to be learned."""
@@ -124,7 +129,7 @@ def make_processor(seed: int) -> LlavaProcessor:
     )
 
 
-def make_model(seed: int) -> LlavaForConditionalGeneration:
+def make_model(seed: int) -> Model:
     """The network with fresh weights."""
     torch.manual_seed(seed)
     return LlavaForConditionalGeneration(

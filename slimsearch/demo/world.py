@@ -305,4 +305,4 @@ def _stencil(shape: str, size: int, left: int, top: int) -> np.ndarray:
         pen.rectangle((x, y + third, x + side, y + side - third), fill=255)
     else:
         pen.ellipse(box, outline=255, width=4 * fine)
-    return np.asarray(mask.resize((CELL, CELL), Image.BOX), np.float32) / 255
+    return np.asarray(mask.resize((CELL, CELL), Image.Resampling.BOX), np.float32) / 255

@@ -3,11 +3,11 @@
 It loads with plain from_pretrained. No sparsity_config is written: engines refuse it.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from slimsearch import files
@@ -27,20 +27,24 @@ class HuggingFace(Exporter):
 
 def describe(folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes slimsearch.json and the model card, README.md."""
-    (folder / "slimsearch.json").write_text(json.dumps(dict(facts), indent=2), "utf-8")
+    (folder / "slimsearch.json").write_text(files.to_json(facts, indent=2), "utf-8")
     (folder / "README.md").write_text(_card(facts), "utf-8")
 
 
 def _changed(vlm: VLM) -> dict[str, Tensor]:
-    """Every prunable matrix and the projector, under their keys on disk."""
-    changed = {
+    """Prunable matrices and the projector's weights, where they are not what the disk holds."""
+    weights = {
         vlm.disk_name(vlm.matrix_parameter(matrix.name)): vlm.linear(matrix.name).weight
         for matrix in vlm.matrices
     }
     if vlm.projector is not None:
         for name, weight in vlm.projector.state_dict().items():
-            changed[vlm.disk_name(f"{vlm.architecture.projector}.{name}")] = weight
-    return changed
+            weights[vlm.disk_name(f"{vlm.architecture.projector}.{name}")] = weight
+    return {
+        key: weights[key]
+        for key, stored in vlm.checkpoint.read(weights)
+        if not torch.equal(stored.to(weights[key].dtype), weights[key].cpu())
+    }
 
 
 def _card(facts: Mapping[str, Any]) -> str:

@@ -26,7 +26,9 @@ class LayerSparsity(Family):
                 key, value = found
                 sizes[key] = sizes.get(key, 0) + matrix.size
                 choices[key] = parse_levels(value, ratio, f"[layer_sparsity] '{key}'")
-        return [Gene("layer_sparsity", key, choices[key], sizes[key]) for key in sizes]
+        # Blocks before matrices: in the policy that they become, a later line wins.
+        keys = sorted(sizes, key=lambda key: key.count("."))
+        return [Gene("layer_sparsity", key, choices[key], sizes[key]) for key in keys]
 
     def edits(self, values: Mapping[str, float], matrices: Sequence[Matrix]) -> dict[str, float]:
         found = {matrix.name: _line(values, matrix) for matrix in matrices}

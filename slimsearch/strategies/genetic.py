@@ -41,6 +41,7 @@ class Genetic(Strategy):
             repair=_OnBudget(budget),
             eliminate_duplicates=_SameGenes(),
         )
+        self._keep = survivors
         self._algorithm.setup(self._problem, seed=seed, termination=NoTermination())
         self._asked: Any = None
 
@@ -58,6 +59,11 @@ class Genetic(Strategy):
         values = np.array([individual.F for individual in self._asked])
         Evaluator().eval(StaticProblem(self._problem, F=values), self._asked)
         self._algorithm.tell(infills=self._asked)
+        # pymoo keeps the whole first generation; and whatever failed dies out.
+        population: Any = self._algorithm.pop
+        best = sorted(population, key=lambda individual: individual.F[0])
+        alive = [individual for individual in best if individual.F[0] < WORST] or best
+        self._algorithm.pop = Population.create(*alive[: self._keep])
 
     @property
     def survivors(self) -> list[Genes]:

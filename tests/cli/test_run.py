@@ -43,8 +43,14 @@ def test_run_prints_a_table_and_what_to_type_next(slimsearch, flags, small, tmp_
     out = tmp_path / "run"
     said = slimsearch("run", *flags(small, out=out))
     assert said.code == 0, said.err
-    for part in ("dense", "uniform sparsegpt", "searched + projector", "VQA accuracy",
-                 f"slimsearch show {out / 'best.toml'}", f"slimsearch export {out} --to hf"):
+    for part in (
+        "dense",
+        "uniform sparsegpt",
+        "searched + projector",
+        "VQA accuracy",
+        f"slimsearch show {out / 'best.toml'}",
+        f"slimsearch export {out} --to hf",
+    ):
         assert part in said.out
     assert "round" not in said.out
     assert "Traceback" not in said.err
@@ -162,9 +168,7 @@ def test_resume_of_a_finished_run(slimsearch, run):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
-def test_a_signal_stops_a_run_that_then_goes_on(
-    slimsearch, flags, small, tmp_path, number, code
-):
+def test_a_signal_stops_a_run_that_then_goes_on(slimsearch, flags, small, tmp_path, number, code):
     out = tmp_path / "run"
     words = flags(small, out=out, rounds=12, candidates=8, policy="per_matrix")
     with subprocess.Popen(

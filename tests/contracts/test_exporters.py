@@ -99,8 +99,11 @@ def test_what_changed_is_changed_and_nothing_else(load, source, tmp_path):
 def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
     model = load(source)
     model.linear("blocks.0.q").weight.data[:, ::3] = 0
-    facts = {**FACTS, "policy": {"layer_sparsity": {"blocks.0": 0.5}},
-             "table": [{"name": "dense", "sparsity": 0.0, "figures": {"perplexity": 9.0}}]}
+    facts = {
+        **FACTS,
+        "policy": {"layer_sparsity": {"blocks.0": 0.5}},
+        "table": [{"name": "dense", "sparsity": 0.0, "figures": {"perplexity": 9.0}}],
+    }
     find("exporters", "hf")().write(model, tmp_path / "out", facts)
     again, info = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "out", dtype=torch.float32, output_loading_info=True

@@ -80,9 +80,7 @@ def test_genes_edits_removed_and_apply_agree(held, name, ranges, data):
     model, store = held
     family = find("families", name)()
     space = build(PolicyFile("test", "", {name: ranges}), {name: family}, MATRICES, 0.5, "")
-    genes = tuple(
-        data.draw(st.integers(0, len(gene.choices) - 1)) for gene in space.budget.genes
-    )
+    genes = tuple(data.draw(st.integers(0, len(gene.choices) - 1)) for gene in space.budget.genes)
     policy = space.decode(genes)
     edits = family.edits(policy.tables[name], MATRICES)
     total = sum(matrix.size for matrix in MATRICES)

@@ -27,8 +27,9 @@ from slimsearch.demo.world import (
     text,
 )
 
-SCENE = Scene((Thing("red", "circle", 0, 0), Thing("blue", "circle", 1, 0),
-               Thing("red", "square", 1, 1)))
+SCENE = Scene(
+    (Thing("red", "circle", 0, 0), Thing("blue", "circle", 1, 0), Thing("red", "square", 1, 1))
+)
 
 
 def answer_again(scene: Scene, asked: str) -> set[str]:
@@ -43,11 +44,20 @@ def answer_again(scene: Scene, asked: str) -> set[str]:
     words = asked.rstrip("?").split()
     if words[:2] == ["How", "many"]:
         name = words[2]
-        return {str(sum(name in (thing.colour, f"{thing.shape}s", f"{thing.shape}es")
-                        for thing in scene.things))}
+        return {
+            str(
+                sum(
+                    name in (thing.colour, f"{thing.shape}s", f"{thing.shape}es")
+                    for thing in scene.things
+                )
+            )
+        }
     if words[:2] == ["Is", "there"]:
-        return {"yes" if any([thing.colour, thing.shape] == words[3:] for thing in scene.things)
-                else "no"}
+        return {
+            "yes"
+            if any([thing.colour, thing.shape] == words[3:] for thing in scene.things)
+            else "no"
+        }
     named = [thing for thing in scene.things if is_named(thing, words)]
     feature = "place" if words[0] == "Where" else words[1]
     return {getattr(thing, feature) for thing in named}
@@ -73,8 +83,9 @@ def test_the_same_arguments_give_the_same_world():
 
 
 def test_no_scene_is_in_two_splits():
-    drawn = {split: {picture.scene.things for picture in pictures(split, 300, 1)}
-             for split in SPLITS}
+    drawn = {
+        split: {picture.scene.things for picture in pictures(split, 300, 1)} for split in SPLITS
+    }
     for split, scenes in drawn.items():
         assert {split_of(repr(things)) for things in scenes} == {split}
     assert not drawn["training"] & drawn["evaluation"]
