@@ -115,12 +115,11 @@ def test_every_record_is_synced(file, monkeypatch):
     journal.close()
 
 
-def test_what_is_no_json_number_is_no_record(file):
+def test_what_is_no_json_number_is_null(file):
     journal = Journal(file)
-    with pytest.raises(ValueError, match="JSON"):
-        journal.append({"n": float("nan")})
+    journal.append({"n": float("nan"), "inner": [{"m": float("-inf")}, 1.5]})
     journal.close()
-    assert read(file)[0] == RECORDS
+    assert read(file)[0] == [*RECORDS, {"n": None, "inner": [{"m": None}, 1.5]}]
 
 
 def test_a_missing_journal(tmp_path):

@@ -148,7 +148,7 @@ def test_steps_taken_are_steps_announced(played):
 def test_a_journal_of_another_search_is_refused(played, play_in):
     folder = played[3]
     lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "journal.jsonl").write_bytes(b"".join(lines[:3]))
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:4]))
     with pytest.raises(RunError, match="belong to different searches"):
         play_in(folder, rounds=3, seed=5)
 

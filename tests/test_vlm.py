@@ -86,8 +86,7 @@ def test_pictures_enter_as_the_model_itself_merges_them(seen):
         assert torch.equal(batch.ids, inputs["input_ids"])
         caught = {}
         hook = model.decoder.register_forward_pre_hook(
-            lambda _, args, given: caught.update(given),
-            with_kwargs=True,  # noqa: B023
+            lambda _, args, given, caught=caught: caught.update(given), with_kwargs=True
         )
         model.model(**inputs)
         hook.remove()

@@ -23,10 +23,10 @@ from transformers import (
 from slimsearch.demo.world import (
     CELL,
     COLOURS,
-    COLUMNS,
+    CORNERS,
     PICTURE_SIZE,
-    ROWS,
     SHAPES,
+    SIDE,
     Picture,
     pictures,
     text,
@@ -41,11 +41,11 @@ IGNORED = -100
 MEAN, DEVIATION = 0.45, 0.25
 
 DECODER = dict(
-    hidden_size=128,
-    intermediate_size=320,
+    hidden_size=96,
+    intermediate_size=256,
     num_hidden_layers=8,
-    num_attention_heads=4,
-    num_key_value_heads=4,
+    num_attention_heads=3,
+    num_key_value_heads=3,
     head_dim=32,
 )
 VISION = dict(
@@ -191,16 +191,15 @@ def pixel_values(shown: Sequence[Picture]) -> torch.Tensor:
 
 
 def cell_words(shown: Sequence[Picture], tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """For every visual token the four words for its cell: colour, shape, row and column.
+    """For every visual token the three words for its cell: colour, shape and corner.
 
-    An empty cell has padding for a colour and a shape. Shape: pictures, visual tokens, 4.
+    An empty cell has padding for a colour and a shape. Shape: pictures, visual tokens, 3.
     """
     word = {
-        word: _encode(tokenizer, f" {word}")[-1] for word in (*COLOURS, *SHAPES, *ROWS, *COLUMNS)
+        word: _encode(tokenizer, f" {word}")[-1] for word in (*COLOURS, *SHAPES, *sum(CORNERS, ()))
     }
-    cells = np.full((len(shown), len(ROWS), len(COLUMNS), 4), PADDING, np.int64)
-    cells[..., 2] = np.array([word[row] for row in ROWS])[:, None]
-    cells[..., 3] = [word[column] for column in COLUMNS]
+    cells = np.full((len(shown), SIDE, SIDE, 3), PADDING, np.int64)
+    cells[..., 2] = [[word[corner] for corner in row] for row in CORNERS]
     for number, picture in enumerate(shown):
         for thing in picture.scene.things:
             cells[number, thing.row, thing.column, :2] = word[thing.colour], word[thing.shape]

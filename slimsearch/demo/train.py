@@ -36,7 +36,7 @@ from slimsearch.demo.recipe import (
 )
 from slimsearch.demo.world import pictures, stream, text
 
-STEPS = 6000
+STEPS = 6500
 VISION_STEPS = 300
 WORKERS = 2
 PICTURES_A_STEP = 8  # a worker

@@ -47,11 +47,12 @@ COLOURS = {
     "white": (235, 235, 235),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-ROWS = ("top", "bottom")
-COLUMNS = ("left", "right")
+# Each corner has one word of its own: of "top left" and "top right" a small model learns the first.
+CORNERS = (("northwest", "northeast"), ("southwest", "southeast"))
+SIDE = len(CORNERS)  # cells along an edge
 LETTERS = "ABCD"
 CELL = 24
-PICTURE_SIZE = CELL * len(ROWS)
+PICTURE_SIZE = CELL * SIDE
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Thing:
 
     @property
     def place(self) -> str:
-        return f"{ROWS[self.row]} {COLUMNS[self.column]}"
+        return CORNERS[self.row][self.column]
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,9 @@ def draw_scene(rng: random.Random) -> Scene:
     """Two to four things in a few colours and shapes, so that some of them repeat."""
     colours = rng.sample(list(COLOURS), rng.randint(2, 4))
     shapes = rng.sample(SHAPES, rng.randint(2, 4))
-    cells = sorted(rng.sample(range(len(ROWS) * len(COLUMNS)), rng.randint(2, 4)))
+    cells = sorted(rng.sample(range(SIDE * SIDE), rng.randint(2, 4)))
     things = tuple(
-        Thing(rng.choice(colours), rng.choice(shapes), *divmod(cell, len(COLUMNS)))
+        Thing(rng.choice(colours), rng.choice(shapes), *divmod(cell, SIDE))
         for cell in cells
     )
     return Scene(things, rng.getrandbits(32))
@@ -203,7 +204,7 @@ def _ask_colour(scene: Scene, rng: random.Random) -> tuple[str, str]:
         thing = rng.choice(lone)
         return f"What colour is the {thing.shape}?", thing.colour
     thing = rng.choice(scene.things)
-    return f"What colour is the thing at the {thing.place}?", thing.colour
+    return f"What colour is the thing in the {thing.place}?", thing.colour
 
 
 def _ask_shape(scene: Scene, rng: random.Random) -> tuple[str, str]:
@@ -212,7 +213,7 @@ def _ask_shape(scene: Scene, rng: random.Random) -> tuple[str, str]:
         thing = rng.choice(lone)
         return f"What shape is the {thing.colour} thing?", thing.shape
     thing = rng.choice(scene.things)
-    return f"What shape is the thing at the {thing.place}?", thing.shape
+    return f"What shape is the thing in the {thing.place}?", thing.shape
 
 
 def _ask_count(scene: Scene, rng: random.Random) -> tuple[str, str]:

@@ -64,8 +64,8 @@ def answer_again(scene: Scene, asked: str) -> set[str]:
 
 
 def is_named(thing: Thing, words: list[str]) -> bool:
-    if "at" in words:
-        return thing.place == " ".join(words[-2:])
+    if "in" in words:
+        return thing.place == words[-1]
     said = set(words)
     colours, shapes = said & set(COLOURS), said & set(SHAPES)
     return colours <= {thing.colour} and shapes <= {thing.shape}
