@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
@@ -16,6 +17,9 @@ from slimsearch import checkpoint, conversation, loading, vlm  # noqa: E402
 from slimsearch.settings import Settings  # noqa: E402
 
 torch.set_num_threads(1)
+# The same examples every time: what lands has passed exactly what runs.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")
