@@ -105,6 +105,9 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     moved = vlm.projector_state()
     vlm.set_projector(original)
     with watch.stage("baselines"):
+        if loop.evaluator.calibrated.pairs:
+            finish.prune_uniformly(finish.on_text(loop))  # as published
+            examiner.examine(f"uniform {loop.settings.solver}, text only")
         finish.prune_uniformly(loop)
         examiner.examine(f"uniform {loop.settings.solver}")
         if loop.trainer is not None:

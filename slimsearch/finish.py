@@ -105,6 +105,11 @@ def prune_uniformly(loop: Loop) -> None:
     prune_policy(loop, Policy({SPARSITY: {"blocks.*": loop.settings.ratio}}))
 
 
+def on_text(loop: Loop) -> Loop:
+    """The same loop, its Hessians fed by the text segments alone."""
+    return replace(loop, hessian_batches=loop.evaluator.calibrated.texts, tokens="text")
+
+
 def prune_policy(
     loop: Loop, policy: Policy, advance: Callable[[], None] = lambda: None
 ) -> dict[str, Packed]:

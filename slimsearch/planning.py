@@ -100,7 +100,7 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
         evaluation = perf_counter() - began
     text_only = sum(not term.needs_pairs for term in evaluator.terms.values()) / len(terms)
     rescored = settings.survivors * (settings.rounds - 1) * (1 - text_only if loop.trainer else 0)
-    rows = 4 if loop.trainer else 3
+    rows = 5 if loop.trainer else 3
     scored = settings.rounds * settings.candidates + rescored
     return {
         "load": watch.seconds["load"],

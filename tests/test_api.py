@@ -96,7 +96,7 @@ def copy_of(run: Path, folder: Path, kept: int, *, torn: bool = False) -> Path:
 
 def test_a_search_ends_with_a_policy_a_model_and_a_table(result, chosen):
     assert [row.name for row in result.table] == [
-        "dense", "uniform sparsegpt", "searched", "searched + projector"]  # fmt: skip
+        "dense", "uniform sparsegpt, text only", "uniform sparsegpt", "searched", "searched + projector"]  # fmt: skip
     assert result.table[0].sparsity == 0
     assert len({tuple(row.figures.items()) for row in result.table}) == 4, "a row was not pruned"
     assert all({"perplexity", "accuracy", "answer_loss"} == set(r.figures) for r in result.table)
