@@ -91,8 +91,10 @@ def make(folder: Path, blocks: int) -> int:
         }
         save_file(drawn, folder / name, metadata={"format": "pt"})
         places |= dict.fromkeys(drawn, name)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    index = {"metadata": {"total_size": size}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return size
 
 
 def prune(place: Path, segments: str) -> int:

@@ -7,10 +7,13 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import slimsearch.demo
+from slimsearch import pruning
 from slimsearch.demo.measure import accuracy, perplexity
 from slimsearch.demo.recipe import IGNORED, make_model, picture_rows
 from slimsearch.demo.train import Plan, train
 from slimsearch.demo.world import PICTURE_SIZE, pictures, text
+from slimsearch.settings import Settings
+from slimsearch.watch import Watch
 
 FOLDER = Path(slimsearch.demo.__file__).parent / "model"
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, on load
@@ -121,3 +124,11 @@ def test_training_writes_a_folder_that_loads(tmp_path):
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
     shares = accuracy(again, processor, pictures("evaluation", 2, 3))
     assert 0 <= shares["all"] <= 1
+
+
+def test_it_is_a_fair_patient(tmp_path):
+    """Uniform SparseGPT as published, calibrated on text alone, costs it 10 points at 0.6."""
+    settings = Settings(ratio=0.6, policy="uniform", objective="paper")
+    dense, pruned = pruning.prune(settings, tmp_path / "pruned", Watch()).table
+    assert dense.figures["accuracy"] >= 0.90
+    assert dense.figures["accuracy"] - pruned.figures["accuracy"] >= 0.10
