@@ -157,8 +157,7 @@ def draw_scene(rng: random.Random) -> Scene:
     shapes = rng.sample(SHAPES, rng.randint(2, 4))
     cells = sorted(rng.sample(range(SIDE * SIDE), rng.randint(2, 4)))
     things = tuple(
-        Thing(rng.choice(colours), rng.choice(shapes), *divmod(cell, SIDE))
-        for cell in cells
+        Thing(rng.choice(colours), rng.choice(shapes), *divmod(cell, SIDE)) for cell in cells
     )
     return Scene(things, rng.getrandbits(32))
 
