@@ -102,8 +102,8 @@ def test_accuracy_of_a_damaged_model_is_that_of_generate(demo):
     """Where some answers are wrong, the same ones are."""
 
     def destroy(layers) -> None:
-        layers[2].mlp.down_proj.weight.data.mul_(0.3)
-        layers[5].self_attn.o_proj.weight.data.mul_(0.6)
+        for layer in layers:
+            layer.self_attn.o_proj.weight.data.mul_(0.17)
 
     right = generated_right(demo, destroy)
     before = {key: weight.clone() for key, weight in demo[0].model.state_dict().items()}
