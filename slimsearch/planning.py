@@ -6,10 +6,13 @@ projector step and one picture of the projector's gradient are taken; the rest i
 
 from __future__ import annotations
 
+import resource
+import sys
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
+import torch
 
 from slimsearch import assembly, inputs, level_store
 from slimsearch.assembly import Bench
@@ -46,7 +49,7 @@ class Plan:
             ("genes", str(self.genes)),
             ("candidates", f"{self.candidates} and as many survivors as live through a round"),
             ("level store", f"{_size(self.store_bytes)} on disk, the same in memory"),
-            ("peak memory, estimated", _size(self.peak_bytes)),
+            ("peak memory, from the probe", _size(self.peak_bytes)),
         ]
 
     def times(self) -> list[tuple[str, str]]:
@@ -60,6 +63,7 @@ def plan(settings: Settings, watch: Watch) -> Plan:
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     levels = loop.space.levels(loop.evaluator.families[SPARSITY], vlm.matrices)
     store = _store_bytes(vlm, levels)
+    seconds = _probe(bench, levels, watch)
     return Plan(
         model=settings.model,
         model_type=bench.given.checkpoint.model_type,
@@ -70,9 +74,9 @@ def plan(settings: Settings, watch: Watch) -> Plan:
         levels=tuple(sorted(set().union(*levels.values()))),
         genes=len(loop.space.genes),
         store_bytes=store,
-        peak_bytes=_peak_bytes(bench, store),
+        peak_bytes=_peak_bytes(vlm, store),
         candidates=settings.rounds * settings.candidates,
-        seconds=_probe(bench, levels, watch),
+        seconds=seconds,
     )
 
 
@@ -135,17 +139,13 @@ def _store_bytes(vlm: VLM, levels: dict[str, set[float]]) -> int:
     )
 
 
-def _peak_bytes(bench: Bench, store: int) -> int:
-    """The model, a dense copy of its matrices, the store, one block's Hessians, activations."""
-    vlm = bench.loop.evaluator.vlm
-    model = sum(weight.numel() * weight.element_size() for weight in vlm.model.parameters())
-    dense = sum(matrix.size for matrix in vlm.matrices) * vlm.dtype.itemsize
-    inputs = [vlm.linear(f"blocks.0.{next(iter(s))}").in_features for s in vlm.architecture.stages]
-    hessians = sum(3 * width * width * 4 for width in inputs)  # H, its factor, scratch
-    largest = max(matrix.size for matrix in vlm.matrices)
-    solving = largest * 4 * 2 * 5
-    tokens = sum(batch.ids.numel() for batch in bench.loop.hessian_batches)
-    return model + dense + store + hessians + solving + 2 * tokens * inputs[0] * vlm.dtype.itemsize
+def _peak_bytes(vlm: VLM, store: int) -> int:
+    """What the probe took at its highest, and the blocks of the store that it left out."""
+    rest = round(store * (1 - 1 / len(vlm.blocks)))
+    if vlm.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(vlm.device) + rest
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + rest
 
 
 def _size(count: int) -> str:

@@ -51,10 +51,12 @@ def _carry_out(folder: Path, work: Callable[[Display], Result], as_json: bool) -
 
 
 def _next(result: Result) -> list[str]:
+    sees = any("accuracy" in row.figures for row in result.table)
+    picture = " --image picture.png" if sees else ""
     return [
         f"slimsearch show {result.folder / 'best.toml'}",
         f"slimsearch status {result.folder}",
-        f"slimsearch generate {result.model} --prompt 'your question' --image picture.png",
+        f"slimsearch generate {result.model} --prompt 'your question'{picture}",
         f"slimsearch export {result.folder} --to hf --out FOLDER",
     ]
 
