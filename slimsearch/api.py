@@ -56,7 +56,7 @@ def search(chosen: Settings, watch: Watch | None = None) -> Result:
     given = inputs.gather(chosen)
     with run.reserved(folder):
         bench = assembly.load(given, watch)
-    with run.create(folder, chosen, inputs.fingerprint(given)) as opened:
+    with run.create(folder, chosen, given.fingerprint) as opened:
         return _carry_out(bench, opened, watch)
 
 
@@ -66,7 +66,7 @@ def resume(folder: Path | str, watch: Watch | None = None) -> Result:
     run.check_folder(folder)
     given = inputs.gather(settings.read(folder / "settings.toml"))
     with run.reopen(folder) as opened:
-        _check_same(folder, opened.start["fingerprint"], inputs.fingerprint(given))
+        _check_same(folder, opened.start["fingerprint"], given.fingerprint)
         if opened.finished:
             raise RunError(f"{folder} is finished. Its champion is {folder / 'best.toml'}.")
         return _carry_out(assembly.load(given, watch), opened, watch)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slimsearch import conversation, inputs, loading, objective, plugins, space
+from slimsearch import conversation, loading, objective, plugins, space
 from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
 from slimsearch.errors import ModelError
@@ -76,7 +76,7 @@ def facts(given: Given, sparsities: Mapping[str, float], vlm: VLM) -> dict[str, 
         "solver": given.settings.solver,
         "calibration": given.material.recipe,
         "matrices": dict(sparsities),
-        "fingerprint": inputs.fingerprint(given),
+        "fingerprint": given.fingerprint,
     }
 
 

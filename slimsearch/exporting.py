@@ -8,7 +8,7 @@ from typing import Any
 
 from slimsearch import checkpoint, loading, plugins
 from slimsearch.errors import ModelError, RunError
-from slimsearch.run import records_of
+from slimsearch.run import end_in, records_of
 from slimsearch.vlm import VLM
 
 
@@ -25,7 +25,7 @@ def _model_of(source: Path) -> Path | None:
     """The champion's model folder where `source` is a run; None where it is none."""
     if not (source / "journal.jsonl").is_file():
         return None
-    if not any(record["kind"] == "end" for record in records_of(source)):
+    if end_in(records_of(source)) is None:
         raise RunError(
             f"{source} is not finished, so it has no champion yet. Go on with: slimsearch resume "
             f"{source}"

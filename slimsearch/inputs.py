@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,6 +37,24 @@ class Given:
     held_segments: torch.Tensor  # [count, length]; none where there is too little text
     notes: tuple[str, ...]  # what the user should read
 
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must find unchanged. Hashes every shard, so only once."""
+        chosen = as_dict(self.settings)
+        return {
+            "model": self.checkpoint.fingerprint(),
+            "calibration": self.material.fingerprint(),
+            "policy": {name: dict(table) for name, table in self.policy.tables.items()},
+            "settings": {key: value for key, value in chosen.items() if key not in ELSEWHERE},
+            "versions": {
+                "slimsearch": __version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "python": platform.python_version(),
+            },
+            "device": loading.pick_device(self.settings.device).type,
+        }
+
 
 def gather(settings: Settings) -> Given:
     """Finds and checks every input; raises before anything heavy happens."""
@@ -64,24 +83,6 @@ def gather(settings: Settings) -> Given:
         _draw(stream, material, material.held_segments if enough else 0, settings.seed),
         (*material.notes, *_notes(settings, sees, material, enough)),
     )
-
-
-def fingerprint(given: Given) -> dict[str, Any]:
-    """What a resumed run must find unchanged."""
-    chosen = as_dict(given.settings)
-    return {
-        "model": given.checkpoint.fingerprint(),
-        "calibration": given.material.fingerprint(),
-        "policy": {name: dict(table) for name, table in given.policy.tables.items()},
-        "settings": {key: value for key, value in chosen.items() if key not in ELSEWHERE},
-        "versions": {
-            "slimsearch": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-        },
-        "device": loading.pick_device(given.settings.device).type,
-    }
 
 
 _PLURALS = {"solver": "solvers", "strategy": "strategies", "executor": "executors"}

@@ -65,7 +65,7 @@ class Run:
     @property
     def finished(self) -> Record | None:
         """The last line of a run that ended, with its table."""
-        return next((r for r in self.journal.records if r["kind"] == "end"), None)
+        return end_in(self.journal.records)
 
     def closed(self, index: int) -> Round | None:
         """A finished round, as the journal has it."""
@@ -85,12 +85,11 @@ class Run:
         return found
 
     def add_score(self, score: Score) -> None:
-        self.journal.append({"kind": "score", **_plain(score)})
+        self.journal.append({"kind": "score", **asdict(score)})
         self._scores[score.candidate, score.projector] = score
 
     def add_round(self, done: Round) -> None:
-        record = {**asdict(done), "scores": [_plain(s) for s in done.scores]}
-        self.journal.append({"kind": "round", **record, "champion": _plain(done.champion)})
+        self.journal.append({"kind": "round", **asdict(done)})
 
     def add_end(self, facts: Mapping[str, Any]) -> None:
         self.journal.append({"kind": "end", **facts})
@@ -177,8 +176,7 @@ def check_free(folder: Path) -> None:
     journal = folder / "journal.jsonl"
     begun = journal.exists() and journal.stat().st_size > 0
     if begun or found - LEFTOVERS:
-        offer = f"slimsearch resume {folder}" if begun else ""
-        hint = f" To go on with it: {offer}." if offer else ""
+        hint = f" To go on with it: slimsearch resume {folder}." if begun else ""
         raise RunError(f"{folder} already holds files.{hint} Choose another folder with --out.")
 
 
@@ -222,6 +220,11 @@ def scores_in(records: list[Record]) -> list[Score]:
     return [_score(record) for record in records if record["kind"] == "score"]
 
 
+def end_in(records: list[Record]) -> Record | None:
+    """The last line of a run that ended."""
+    return next((record for record in records if record["kind"] == "end"), None)
+
+
 def in_use(folder: Path) -> bool:
     """Whether a process holds this run now."""
     try:
@@ -255,10 +258,6 @@ def _check_format(folder: Path, start: Record) -> None:
             f"{folder} has format {start.get('format')}, this slimsearch reads {FORMAT}; use the "
             f"release that wrote it."
         )
-
-
-def _plain(score: Score) -> Record:
-    return asdict(score)
 
 
 def _score(record: Record) -> Score:

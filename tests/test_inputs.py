@@ -60,7 +60,7 @@ def test_an_objective_that_needs_pairs_is_refused_without_any(small):
 
 
 def test_the_fingerprint_repeats_itself(small):
-    one, two = (inputs.fingerprint(inputs.gather(small)) for _ in range(2))
+    one, two = (inputs.gather(small).fingerprint for _ in range(2))
     assert one == two
     assert one["settings"]["seed"] == 0
     assert {"torch", "transformers", "python", "slimsearch"} == set(one["versions"])
@@ -70,11 +70,11 @@ def test_the_fingerprint_repeats_itself(small):
 def test_what_changes_no_result_is_not_in_the_fingerprint(small, key):
     value = "elsewhere" if key == "out" else True
     other = replace(small, **{key: value})
-    one, two = (inputs.fingerprint(inputs.gather(chosen)) for chosen in (small, other))
+    one, two = (inputs.gather(chosen).fingerprint for chosen in (small, other))
     assert one == two
 
 
 def test_every_other_setting_is_in_the_fingerprint(small):
-    found = inputs.fingerprint(inputs.gather(small))["settings"]
+    found = inputs.gather(small).fingerprint["settings"]
     left_out = {item.name for item in fields(Settings)} - set(found)
     assert left_out == {"out", "json", "dry_run", "model", "policy"}

@@ -12,12 +12,12 @@ def command(
 ) -> None:
     """Show how far a run has come."""
     from slimsearch import display, settings
-    from slimsearch.run import in_use, records_of, rounds_in, scores_in
+    from slimsearch.run import end_in, in_use, records_of, rounds_in, scores_in
 
     records = records_of(run)
     chosen = settings.read(run / "settings.toml")
     rounds, scores = rounds_in(records), scores_in(records)
-    end = next((record for record in records if record["kind"] == "end"), None)
+    end = end_in(records)
     state = "finished" if end else "going on" if in_use(run) else "interrupted"
     if json:
         facts = {
