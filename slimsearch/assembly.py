@@ -13,6 +13,7 @@ from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
 from slimsearch.errors import ModelError
 from slimsearch.evaluate import Evaluator
+from slimsearch.exact import ExactStore
 from slimsearch.inputs import Given
 from slimsearch.level_store import LevelStore
 from slimsearch.loop import Loop
@@ -111,7 +112,13 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     solver: Solver = make("solvers", settings.solver, settings)
     executor: Executor = make("executors", settings.executor, settings)
     strategy: type[Strategy] = plugins.find("strategies", settings.strategy)
-    evaluator = Evaluator(model, LevelStore(model), calibrated, families, terms, weights)
+    if settings.exact:
+        store: LevelStore = ExactStore(
+            model, calibrated.all, solver, settings.tokens, settings.true_sequential
+        )
+    else:
+        store = LevelStore(model)
+    evaluator = Evaluator(model, store, calibrated, families, terms, weights)
     trainer = None
     if calibrated.pairs and settings.projector_steps:
         trainer = ProjectorTrainer(model, calibrated.pairs, settings.projector_rate)

@@ -12,6 +12,7 @@ import torch
 
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Family, Term
+from slimsearch.errors import SolverError
 from slimsearch.level_store import LevelStore
 from slimsearch.policy import Policy
 from slimsearch.vlm import VLM, Calibrated
@@ -42,6 +43,8 @@ class Evaluator:
             terms = self.measure(earlier)
         except (torch.OutOfMemoryError, MemoryError):
             return failed(candidate, projector, "out of memory; try a smaller batch_tokens")
+        except SolverError as error:  # of a candidate that is pruned exactly
+            return failed(candidate, projector, str(error))
         total = self.total(terms)
         if not isfinite(total):
             bad = next((name for name, value in terms.items() if not isfinite(value)), "the total")

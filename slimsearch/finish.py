@@ -15,7 +15,8 @@ import torch
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Task
 from slimsearch.errors import ResourceError, SolverError
-from slimsearch.level_store import Packed, prune_exactly
+from slimsearch.exact import prune_exactly
+from slimsearch.level_store import Packed
 from slimsearch.loop import SPARSITY, Loop, Position, score_all
 from slimsearch.policy import Policy
 from slimsearch.run import Run
@@ -39,7 +40,7 @@ class Champion:
     score: Score
     policy: Policy
     weights: dict[str, Packed]
-    correlation: float | None  # rank correlation of stitched and exact totals of the finalists
+    correlation: float | None  # of stitched and exact totals by rank; None where none is stitched
     finalists: tuple[Score, ...]
 
     def put_on(self, loop: Loop) -> None:
@@ -81,7 +82,8 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
         raise ResourceError(f"Every finalist failed; the last one: {exact[-1].failure}.")
     score, packed = best
     policy = loop.space.decode(score.genes)
-    return Champion(score, policy, packed, _rank_correlation(finalists, exact), tuple(exact))
+    correlation = None if loop.settings.exact else _rank_correlation(finalists, exact)
+    return Champion(score, policy, packed, correlation, tuple(exact))
 
 
 def polish(loop: Loop, watch: Watch) -> None:

@@ -176,28 +176,5 @@ def fill(
             advance()
 
 
-def prune_exactly(
-    store: LevelStore,
-    vlm: VLM,
-    batches: Sequence[Batch],
-    levels: Mapping[str, float],
-    solver: Solver,
-    tokens: str,
-    advance: Callable[[], None] = lambda: None,
-    true_sequential: bool = False,
-) -> dict[str, Packed]:
-    """Prunes one policy block by block on pruned inputs, and leaves it on the model."""
-    store.restore(vlm)
-    packed: dict[str, Packed] = {}
-    for stop in walk(vlm, batches, tokens, pruned_inputs=True, true_sequential=true_sequential):
-        for matrix in stop.matrices:
-            if level := levels.get(matrix, DENSE):
-                (pruned,) = solver.prune(store.dense(matrix), stop.hessian, [level])
-                packed[matrix] = pack(pruned, vlm.disk_dtype)
-                store.place(vlm, {matrix: packed[matrix]})
-            advance()
-    return packed
-
-
 def _key(level: float) -> float:
     return round(level, 6)

@@ -79,7 +79,7 @@ def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
     """Solves every matrix at every level, or reads what this run solved before."""
     evaluator = loop.evaluator
     family = evaluator.families.get(SPARSITY)
-    if family is None:
+    if family is None or loop.settings.exact:
         return
     vlm = evaluator.vlm
     with watch.stage("level store", len(vlm.matrices)) as advance:
@@ -146,7 +146,9 @@ def score_all(
 ) -> list[Score]:
     """Scores under the current projector, those that the journal holds for free."""
     paid = {c.name: run.score_of(c, position.projector) for c in candidates}
-    earlier = {s.candidate: s for s in position.scores.values() if s.ok}
+    # Pruned exactly, a candidate's weights follow the projector: no term stays as it was.
+    known = {} if loop.settings.exact else position.scores
+    earlier = {s.candidate: s for s in known.values() if s.ok}
     todo = [candidate for candidate in candidates if paid[candidate.name] is None]
     for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier):
         run.add_score(score)

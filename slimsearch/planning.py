@@ -48,7 +48,7 @@ class Plan:
             ("levels", levels or "none: nothing to search"),
             ("genes", str(self.genes)),
             ("candidates", f"{self.candidates} and as many survivors as live through a round"),
-            ("level store", f"{_size(self.store_bytes)} on disk, the same in memory"),
+            ("level store", _kept(self.store_bytes)),
             ("peak memory, from the probe", _size(self.peak_bytes)),
         ]
 
@@ -62,7 +62,7 @@ def plan(settings: Settings, watch: Watch) -> Plan:
     bench = assembly.load(inputs.gather(settings), watch)
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     levels = loop.space.levels(loop.evaluator.families[SPARSITY], vlm.matrices)
-    store = _store_bytes(vlm, levels)
+    store = 0 if settings.exact else _store_bytes(vlm, levels)
     seconds = _probe(bench, levels, watch)
     return Plan(
         model=settings.model,
@@ -93,7 +93,8 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
         )  # fmt: skip
         block = perf_counter() - began
         began = perf_counter()
-        evaluator.store.stitch(evaluator.vlm, {m: max(some) for m, some in first.items() if some})
+        chosen = levels if settings.exact else first
+        evaluator.store.stitch(evaluator.vlm, {m: max(some) for m, some in chosen.items() if some})
         terms = evaluator.measure()
         score = perf_counter() - began
         step = _projector_seconds(bench)
@@ -103,12 +104,13 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
             task.measure(evaluator.vlm, bench.held_out)
         evaluation = perf_counter() - began
     text_only = sum(not term.needs_pairs for term in evaluator.terms.values()) / len(terms)
-    rescored = settings.survivors * (settings.rounds - 1) * (1 - text_only if loop.trainer else 0)
+    again = 1.0 if settings.exact else 1 - text_only
+    rescored = settings.survivors * (settings.rounds - 1) * (again if loop.trainer else 0)
     rows = 5 if loop.trainer else 3
     scored = settings.rounds * settings.candidates + rescored
     return {
         "load": watch.seconds["load"],
-        "level store": block * blocks,
+        "level store": 0.0 if settings.exact else block * blocks,
         "search": score * scored,
         "projector": step * (settings.rounds * settings.projector_steps + settings.final_steps),
         "finalists and baselines": (settings.finalists + rows - 2) * (block * blocks + score),
@@ -146,6 +148,12 @@ def _peak_bytes(vlm: VLM, store: int) -> int:
         return torch.cuda.max_memory_allocated(vlm.device) + rest
     unit = 1 if sys.platform == "darwin" else 1024  # Linux counts KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + rest
+
+
+def _kept(store: int) -> str:
+    if not store:
+        return "none: every candidate is pruned exactly"
+    return f"{_size(store)} on disk, the same in memory"
 
 
 def _size(count: int) -> str:

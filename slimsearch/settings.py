@@ -66,6 +66,11 @@ class Settings:
     keep: str = _setting(
         "", "Keep N of every M weights in a row, such as '2:4'; every level must be 1 - N/M."
     )
+    exact: bool = _setting(
+        False,
+        "Prune every candidate of a search exactly and sequentially, as published, instead of "
+        "stitching it from matrices solved once: far slower.",
+    )
     true_sequential: bool = _setting(
         False, "In exact prunes, measure each stage of a block after the one before is pruned."
     )

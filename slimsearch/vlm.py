@@ -78,6 +78,7 @@ class VLM:
         self.checkpoint = checkpoint
         self.blocks: Blocks = blocks or model.get_submodule(architecture.decoder).layers
         self.decoder: nn.Module = model.get_submodule(architecture.decoder)
+        self.projector_changes = 0  # how often its weights were replaced
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(self.blocks[0].parameters()).dtype
 
@@ -210,6 +211,7 @@ class VLM:
         """Replaces the projector's weights, rounded to the model's dtype."""
         if self.projector is not None and state:
             self.projector.load_state_dict(dict(state))
+            self.projector_changes += 1
 
     @cached_property
     def _paths(self) -> dict[str, str]:

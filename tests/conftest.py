@@ -14,12 +14,14 @@ import tiny  # noqa: E402
 import torch  # noqa: E402
 
 from slimsearch import checkpoint, conversation, loading, vlm  # noqa: E402
+from slimsearch.calibration import Pair, Turn  # noqa: E402
 from slimsearch.settings import Settings  # noqa: E402
 
 torch.set_num_threads(1)
 # The same examples every time: what lands has passed exactly what runs.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
+TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +79,13 @@ def seen(load, llava: Path):
     """A tiny LLaVA with its speech."""
     model = load(llava)
     return model, conversation.load(model.checkpoint, sees=True)
+
+
+@pytest.fixture
+def batches(seen):
+    model, speech = seen
+    """Texts and pairs of a tiny LLaVA, with padding among them."""
+    ids = torch.randint(5, tiny.VOCABULARY, (6, 32), generator=torch.Generator().manual_seed(0))
+    pairs = [Pair(str(n), tiny.picture(n), TURNS[: 1 + n % 2]) for n in range(4)]
+    texts = conversation.text_batches(ids, model.device, 70)
+    return [*texts, *conversation.pair_batches(model, speech, pairs, 150)]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from slimsearch.hessian import Hessian
+
 BLOCK = 128
 
 
@@ -77,3 +79,26 @@ def best_for_mask(weights: Tensor, matrix: Tensor, mask: Tensor) -> Tensor:
     change[kept] = 0
     change[kept] = -torch.linalg.solve(H[kept][:, kept], H[kept][:, mask] @ change[mask])
     return weights.double() + change
+
+
+def hessians(model, batches, names) -> dict[str, Hessian]:
+    """X X^T from hooks on whole forward passes of the model as it stands, padding left out."""
+    found = {name: Hessian.zeros(model.linear(name).in_features) for name in names}
+
+    def add(name, inputs):
+        found[name].matrix.add_(inputs.T @ inputs)
+        found[name].tokens += len(inputs)
+
+    for batch in batches:
+        counts = batch.classes != 0
+        hooks = [
+            model.linear(name).register_forward_pre_hook(
+                lambda _, given, name=name, counts=counts: add(name, given[0][counts].float())
+            )
+            for name in names
+        ]
+        with torch.no_grad():
+            model.decoder(inputs_embeds=model.embed(batch), use_cache=False)
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -8,8 +8,8 @@ import torch
 from slimsearch import assembly, finish, inputs, run
 from slimsearch.candidate import Score
 from slimsearch.errors import ResourceError, SolverError
+from slimsearch.exact import prune_exactly
 from slimsearch.finish import Examiner
-from slimsearch.level_store import prune_exactly
 from slimsearch.loop import play
 from slimsearch.solvers.sparsegpt import SparseGPT
 from slimsearch.watch import Watch

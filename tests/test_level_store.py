@@ -1,30 +1,17 @@
 """The level store keeps what solvers gave, and an exact prune is what it says it is."""
 
 import pytest
-import tiny
+import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Pruned
-from slimsearch.conversation import pair_batches, text_batches
 from slimsearch.errors import RunError
-from slimsearch.hessian import Hessian
-from slimsearch.level_store import LevelStore, fill, pack, prune_exactly
+from slimsearch.exact import prune_exactly
+from slimsearch.level_store import LevelStore, fill, pack
 from slimsearch.solvers.magnitude import Magnitude
 from slimsearch.solvers.sparsegpt import SparseGPT
-from slimsearch.vlm import PADDING
-
-TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
-
-
-@pytest.fixture
-def batches(seen):
-    model, speech = seen
-    ids = torch.randint(5, tiny.VOCABULARY, (6, 32), generator=torch.Generator().manual_seed(0))
-    pairs = [Pair(str(n), tiny.picture(n), TURNS[: 1 + n % 2]) for n in range(4)]
-    return [*text_batches(ids, model.device, 70), *pair_batches(model, speech, pairs, 150)]
 
 
 @settings(deadline=None)
@@ -54,7 +41,7 @@ def test_a_stitched_model_holds_what_the_solver_gave(seen, batches):
     store, solver = LevelStore(model), SparseGPT()
     levels = {m.name: (0.0, 0.3, 0.6) for m in model.matrices}
     fill(store, model, batches, levels, solver, "both", lambda: None)
-    hessians = inputs_of(model, batches, [m.name for m in model.matrices])
+    hessians = reference.hessians(model, batches, [m.name for m in model.matrices])
     for level in (0.3, 0.6):
         chosen = {m.name: level for m in model.matrices}
         assert store.stitch(model, chosen) == 14
@@ -70,102 +57,6 @@ def test_a_stitched_model_holds_what_the_solver_gave(seen, batches):
     store.restore(model)
     for matrix in model.matrices:
         assert torch.equal(model.linear(matrix.name).weight, store.dense(matrix.name))
-
-
-def inputs_of(model, batches, names) -> dict[str, Hessian]:
-    """Hessians from hooks on whole forward passes of the model as it stands."""
-    hessians = {name: Hessian.zeros(model.linear(name).in_features) for name in names}
-    for batch in batches:
-        counts = batch.classes != PADDING
-        hooks = [
-            model.linear(name).register_forward_pre_hook(
-                lambda _, given, name=name, counts=counts: hessians[name].add(given[0][counts])
-            )
-            for name in names
-        ]
-        with torch.no_grad():
-            model.decoder(inputs_embeds=model.embed(batch), use_cache=False)
-        for hook in hooks:
-            hook.remove()
-    return hessians
-
-
-@pytest.mark.parametrize("solver", [SparseGPT(), Magnitude()])
-def test_an_exact_prune_is_the_plain_sequential_one(seen, batches, solver):
-    """Block by block: Hessians of the model as pruned so far, then all seven matrices pruned."""
-    model = seen[0]
-    levels = {m.name: 0.2 + 0.05 * n for n, m in enumerate(model.matrices)}
-    del levels["blocks.0.k"]
-    store = LevelStore(model)
-    wanted, errors = {}, {}
-    for index in range(2):
-        names = [m.name for m in model.matrices if m.block == f"blocks.{index}"]
-        hessians = inputs_of(model, batches, names)
-        for name in names:
-            if name in levels:
-                (done,) = solver.prune(model.linear(name).weight, hessians[name], [levels[name]])
-                wanted[name], errors[name] = done.weights, done.error
-        for name in names:
-            if name in levels:
-                model.linear(name).weight.data.copy_(wanted[name])
-    for matrix in model.matrices:
-        model.linear(matrix.name).weight.data.copy_(store.dense(matrix.name))
-    packed = prune_exactly(store, model, batches, levels, solver, "both")
-    assert set(packed) == set(levels)
-    for matrix in model.matrices:
-        found = model.linear(matrix.name).weight
-        if matrix.name in levels:
-            assert int((found == 0).sum()) == round(levels[matrix.name] * matrix.size)
-            assert torch.allclose(found, wanted[matrix.name], rtol=2e-3, atol=2e-4), matrix.name
-            assert packed[matrix.name].error == pytest.approx(errors[matrix.name], rel=2e-3)
-        else:
-            assert torch.equal(found, store.dense(matrix.name))
-    store.restore(model)
-    assert store.sparsity(model) == 0
-
-
-def test_an_exact_prune_begins_from_the_dense_model(seen, batches):
-    model, store = seen[0], LevelStore(seen[0])
-    levels = {m.name: 0.5 for m in model.matrices}
-    first = prune_exactly(store, model, batches, levels, SparseGPT(), "both")
-    again = prune_exactly(store, model, batches, levels, SparseGPT(), "both")
-    for name, packed in first.items():
-        assert torch.equal(packed.expand(), again[name].expand())
-
-
-def test_an_exact_prune_costs_less_than_a_stitched_one(seen, batches):
-    """What pruned inputs are for: the loss after all of it."""
-    model, store = seen[0], LevelStore(seen[0])
-    levels = {m.name: 0.6 for m in model.matrices}
-    fill(store, model, batches, {name: (0.6,) for name in levels}, SparseGPT(), "both",
-         lambda: None)  # fmt: skip
-    with torch.no_grad():
-        store.restore(model)
-        dense = [model.decoder(inputs_embeds=model.embed(b)).last_hidden_state for b in batches]
-
-        def away() -> float:
-            return sum(
-                float(((model.decoder(inputs_embeds=model.embed(b)).last_hidden_state - d)
-                       [b.classes != PADDING] ** 2).sum())
-                for b, d in zip(batches, dense, strict=True)
-            )  # fmt: skip
-
-        store.stitch(model, levels)
-        stitched = away()
-        prune_exactly(store, model, batches, levels, SparseGPT(), "both")
-        assert 0 < away() < 1.2 * stitched
-
-
-def test_values_are_rounded_as_the_checkpoint_will_hold_them(load, llava_16):
-    model = load(llava_16)
-    assert model.dtype == torch.float32
-    ids = torch.randint(5, tiny.VOCABULARY, (6, 32), generator=torch.Generator().manual_seed(0))
-    store = LevelStore(model)
-    prune_exactly(store, model, text_batches(ids, model.device, 100), {"blocks.0.up": 0.5},
-                  SparseGPT(), "both")  # fmt: skip
-    weight = model.linear("blocks.0.up").weight
-    assert torch.equal(weight, weight.bfloat16().float())
-    assert int((weight == 0).sum()) == weight.numel() // 2
 
 
 def test_a_store_comes_back_from_its_folder(seen, batches, tmp_path):

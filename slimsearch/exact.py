@@ -1,0 +1,70 @@
+"""A policy pruned exactly and sequentially: each block sees what the pruned ones before it give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from slimsearch.contracts import Solver
+from slimsearch.level_store import DENSE, LevelStore, Packed, pack
+from slimsearch.vlm import VLM, Batch
+from slimsearch.walk import walk
+
+
+def prune_exactly(
+    store: LevelStore,
+    vlm: VLM,
+    batches: Sequence[Batch],
+    levels: Mapping[str, float],
+    solver: Solver,
+    tokens: str,
+    advance: Callable[[], None] = lambda: None,
+    true_sequential: bool = False,
+) -> dict[str, Packed]:
+    """Prunes one policy block by block on pruned inputs, and leaves it on the model."""
+    store.restore(vlm)
+    packed: dict[str, Packed] = {}
+    for stop in walk(vlm, batches, tokens, pruned_inputs=True, true_sequential=true_sequential):
+        for matrix in stop.matrices:
+            if level := levels.get(matrix, DENSE):
+                (pruned,) = solver.prune(store.dense(matrix), stop.hessian, [level])
+                packed[matrix] = pack(pruned, vlm.disk_dtype)
+                store.place(vlm, {matrix: packed[matrix]})
+            advance()
+    return packed
+
+
+class ExactStore(LevelStore):
+    """A store that keeps nothing: what is asked of it is pruned anew, as published (--exact).
+
+    The pairs' share of a Hessian comes through the projector, so that the same levels give other
+    weights once the projector has moved.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        batches: Sequence[Batch],
+        solver: Solver,
+        tokens: str,
+        true_sequential: bool,
+    ):
+        super().__init__(vlm)
+        self._batches, self._solver, self._tokens = batches, solver, tokens
+        self._true_sequential = true_sequential
+        self._last: tuple[dict[str, float], int] = {}, vlm.projector_changes
+
+    def stitch(self, vlm: VLM, levels: Mapping[str, float]) -> int:
+        """Prunes every matrix to its level in one sequential pass; returns how many it pruned."""
+        wanted = {matrix: level for matrix, level in levels.items() if level != DENSE}
+        asked = wanted, vlm.projector_changes
+        if not wanted:  # also the first thing that `prune_exactly` does
+            self._last = asked
+            return super().stitch(vlm, {})
+        if self._last == asked:
+            return 0
+        prune_exactly(
+            self, vlm, self._batches, wanted, self._solver, self._tokens,
+            true_sequential=self._true_sequential,
+        )  # fmt: skip
+        self._last = asked
+        return len(wanted)
