@@ -101,7 +101,7 @@ class Strategy(ABC):
     """Proposes genes: a pure function of (seed, what it was told).
 
     A round: `ask()` gives fresh genes; the search scores them, and `survivors` again when the
-    projector has moved; `tell(genes, totals)` takes all of those.
+    projector has moved; `tell(scores)` takes all of those: totals, terms and genes.
     """
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Strategy(ABC):
     def ask(self) -> list[Genes]: ...
 
     @abstractmethod
-    def tell(self, genes: Sequence[Genes], totals: Sequence[float]) -> None: ...
+    def tell(self, scores: Sequence[Score]) -> None: ...
 
     @property
     @abstractmethod

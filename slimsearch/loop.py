@@ -193,9 +193,7 @@ def _tell(loop: Loop, position: Position, done: Round) -> None:
     """Passes a round on to the strategy, whether it was played or replayed."""
     position.scores.update({score.genes: score for score in done.scores})
     position.projector = done.projector
-    loop.strategy.tell(
-        [score.genes for score in done.scores], [score.total for score in done.scores]
-    )
+    loop.strategy.tell(done.scores)
 
 
 def _catch_up(loop: Loop, run: Run, position: Position) -> None:

@@ -45,9 +45,9 @@ class Listening:
     def ask(self):
         return self.inner.ask()
 
-    def tell(self, genes, totals):
-        self.told.append((list(genes), list(totals)))
-        self.inner.tell(genes, totals)
+    def tell(self, scores):
+        self.told.append([(score.genes, score.total) for score in scores])
+        self.inner.tell(scores)
 
     @property
     def survivors(self):
@@ -80,10 +80,9 @@ def test_the_strategy_is_told_what_the_journal_holds(played):
     loop, _, _, folder = played
     rounds = run.rounds_in(records_of(folder))
     assert [done.index for done in rounds] == [1, 2, 3]
-    for done, (genes, totals) in zip(rounds, loop.strategy.told, strict=True):
-        assert genes == [score.genes for score in done.scores]
-        assert totals == [score.total for score in done.scores]
-        assert len(set(genes)) == len(genes)
+    for done, told in zip(rounds, loop.strategy.told, strict=True):
+        assert told == [(score.genes, score.total) for score in done.scores]
+        assert len({genes for genes, _ in told}) == len(told)
 
 
 def test_every_score_of_a_round_is_under_the_projector_the_round_began_with(played):

@@ -3,7 +3,7 @@
 To add one:
 1. Write slimsearch/strategies/<name>.py with one class derived from contracts.Strategy.
 2. `ask` gives genes that `budget.repair` has put on the target.
-3. `tell` takes totals, of survivors too: the projector moves, and old totals go stale.
-4. Draw only from the seed: a resumed search tells the same totals and must ask the same genes.
+3. `tell` takes scores, of survivors too: the projector moves, and old scores go stale.
+4. Draw only from the seed: a resumed search tells the same scores and must ask the same genes.
 5. `make test`: tests/contracts/ finds the file and replays it.
 """

@@ -22,7 +22,7 @@ from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
 from slimsearch.budget import Budget
-from slimsearch.candidate import Genes
+from slimsearch.candidate import Genes, Score
 from slimsearch.contracts import Strategy
 from slimsearch.first_generation import first_generation
 
@@ -49,8 +49,8 @@ class Genetic(Strategy):
         self._asked = self._algorithm.ask()  # None where crossover finds nothing new
         return [] if self._asked is None else _genes(self._asked)
 
-    def tell(self, genes: Sequence[Genes], totals: Sequence[float]) -> None:
-        found = dict(zip(genes, totals, strict=True))
+    def tell(self, scores: Sequence[Score]) -> None:
+        found = {score.genes: score.total for score in scores}
         for population in (self._algorithm.pop, self._asked):
             for individual in population if population is not None else ():
                 total = found.get(_tuple(individual.X))

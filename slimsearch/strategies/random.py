@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from slimsearch.budget import Budget
-from slimsearch.candidate import Genes
+from slimsearch.candidate import Genes, Score
 from slimsearch.contracts import Strategy
 from slimsearch.first_generation import first_generation
 
@@ -20,8 +20,8 @@ class Random(Strategy):
         fresh = first_generation(self._budget, self._count + 1, self._random)
         return [genes for genes in fresh if genes not in self._totals][: self._count]
 
-    def tell(self, genes: Sequence[Genes], totals: Sequence[float]) -> None:
-        self._totals.update(zip(genes, totals, strict=True))
+    def tell(self, scores: Sequence[Score]) -> None:
+        self._totals |= {score.genes: score.total for score in scores}
 
     @property
     def survivors(self) -> list[Genes]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from slimsearch.budget import Budget
-from slimsearch.candidate import Genes
+from slimsearch.candidate import Genes, Score
 from slimsearch.contracts import Strategy
 from slimsearch.first_generation import uniform_genes
 
@@ -18,7 +18,7 @@ class Uniform(Strategy):
     def ask(self) -> list[Genes]:
         return [] if self._asked else [self._genes]
 
-    def tell(self, genes: Sequence[Genes], totals: Sequence[float]) -> None:
+    def tell(self, scores: Sequence[Score]) -> None:
         self._asked = True
 
     @property

@@ -1,5 +1,6 @@
 """Every file in strategies/ against the contract of a strategy."""
 
+from collections.abc import Iterable
 from math import inf
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimsearch.budget import TOLERANCE, Budget
-from slimsearch.candidate import Genes
+from slimsearch.candidate import Genes, Score
 from slimsearch.contracts import Strategy
 from slimsearch.plugins import about, find, names
 from slimsearch.policy import Gene
@@ -31,6 +32,10 @@ def total(genes: Genes, seed: int = 0) -> float:
     return float(np.dot(weights, genes))
 
 
+def scored(genes: Iterable[Genes], totals: Iterable[float]) -> list[Score]:
+    return [Score("", g, float(t)) for g, t in zip(genes, totals, strict=True)]
+
+
 def play(strategy: Strategy, rounds: int, score=total) -> list[list[Genes]]:
     """Rounds as the search plays them: survivors are told again with what is asked."""
     asked = []
@@ -40,7 +45,7 @@ def play(strategy: Strategy, rounds: int, score=total) -> list[list[Genes]]:
         if not fresh:
             break
         genes = list(dict.fromkeys([*strategy.survivors, *fresh]))
-        strategy.tell(genes, [score(g) for g in genes])
+        strategy.tell(scored(genes, map(score, genes)))
     return asked
 
 
@@ -101,12 +106,12 @@ def test_told_results_replayed_give_the_same_asks(name):
             break
         asked.append(fresh)
         genes = list(dict.fromkeys([*first.survivors, *fresh]))
-        told.append((genes, [total(g, index) for g in genes]))  # the projector moves each round
-        first.tell(*told[-1])
+        told.append(scored(genes, [total(g, index) for g in genes]))  # the projector moves
+        first.tell(told[-1])
     again = find("strategies", name)(budget_of(10), 8, 4, 7)
-    for fresh, (genes, totals) in zip(asked, told, strict=True):
+    for fresh, scores in zip(asked, told, strict=True):
         assert again.ask() == fresh
-        again.tell(genes, totals)
+        again.tell(scores)
     assert again.survivors == first.survivors
 
 
@@ -118,7 +123,7 @@ def test_survivors_were_told_and_are_no_more_than_asked_for(name):
         fresh = strategy.ask()
         genes = list(dict.fromkeys([*strategy.survivors, *fresh]))
         told |= {g: total(g) for g in genes}
-        strategy.tell(genes, [told[g] for g in genes])
+        strategy.tell(scored(genes, [told[g] for g in genes]))
         assert 0 < len(strategy.survivors) <= 3
         assert set(strategy.survivors) <= set(told)
         if not fresh:
@@ -132,7 +137,7 @@ def test_the_best_told_survives(name):
         fresh = strategy.ask()
         genes = list(dict.fromkeys([*strategy.survivors, *fresh]))
         told |= {g: total(g) for g in genes}
-        strategy.tell(genes, [told[g] for g in genes])
+        strategy.tell(scored(genes, [told[g] for g in genes]))
         assert min(told, key=told.get) in strategy.survivors
 
 
@@ -143,11 +148,11 @@ def test_survivors_that_got_worse_are_replaced(name):
         pytest.skip("it has one candidate")
     strategy = find("strategies", name)(budget_of(8), 8, 2, 1)
     fresh = strategy.ask()
-    strategy.tell(fresh, [float(n) for n in range(len(fresh))])
+    strategy.tell(scored(fresh, range(len(fresh))))
     assert fresh[0] in strategy.survivors
     more = strategy.ask()
     old = strategy.survivors
-    strategy.tell([*old, *more], [1000.0] * len(old) + [float(n) for n in range(len(more))])
+    strategy.tell(scored([*old, *more], [1000.0] * len(old) + list(range(len(more)))))
     assert set(strategy.survivors) == set(more[:2])
 
 
@@ -159,7 +164,7 @@ def test_failed_candidates_do_not_survive_where_enough_are_sound(name, failed):
     strategy = find("strategies", name)(budget_of(8), 8, 3, 1)
     fresh = strategy.ask()
     totals = [inf] * failed + [float(n) for n in range(len(fresh) - failed)]
-    strategy.tell(fresh, totals)
+    strategy.tell(scored(fresh, totals))
     assert not set(strategy.survivors) & set(fresh[:failed])
     assert fresh[failed] in strategy.survivors
 
