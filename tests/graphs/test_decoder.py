@@ -1,0 +1,173 @@
+"""A decoder as a graph against the same decoder in torch, run by ONNX Runtime."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tiny
+import torch
+
+from slimsearch.errors import ModelError
+from slimsearch.graphs import anatomy, decoder, sheet
+
+SHAPES = {
+    "plain": (tiny.llama, {}),
+    "grouped keys": (tiny.llama, {"kv_heads": 2}),
+    "one key head, tied, in a LLaVA": (tiny.llava, {"kv_heads": 1, "tied": True}),
+    "bf16 on disk": (tiny.llama, {"dtype": torch.bfloat16, "kv_heads": 2}),
+}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def folder(request, tmp_path_factory):
+    make, choices = SHAPES[request.param]
+    return make(tmp_path_factory.mktemp("graph") / "model", **choices)
+
+
+def engine(file) -> onnxruntime.InferenceSession:
+    onnx.checker.check_model(str(file), full_check=True)
+    return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+
+def empty(parts: anatomy.Decoder, rows: int) -> dict[str, np.ndarray]:
+    nothing = np.zeros((rows, parts.key_heads, 0, parts.head_width), np.float32)
+    return {
+        f"past_key_values.{index}.{kind}": nothing
+        for index in range(len(parts.blocks))
+        for kind in ("key", "value")
+    }
+
+
+def run(session, feeds: dict) -> dict[str, np.ndarray]:
+    made = session.run(None, feeds)
+    return {one.name: value for one, value in zip(session.get_outputs(), made, strict=True)}
+
+
+def cached(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        name.replace("present", "past_key_values"): value
+        for name, value in found.items()
+        if name != "logits"
+    }
+
+
+@torch.no_grad()
+def reference(vlm, ids: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings and logits of every token, as torch has them."""
+    embeds = vlm.model.get_input_embeddings()(ids)
+    hidden = vlm.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    return embeds.float().numpy(), vlm.logits(hidden).float().numpy()
+
+
+def close(found: np.ndarray, wanted: np.ndarray) -> bool:
+    return bool(np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max())
+
+
+def test_prompt_and_cache_give_torchs_logits(load, folder, tmp_path):
+    vlm = load(folder)
+    parts = anatomy.read(vlm)
+    decoder.build(parts).write(tmp_path / "d.onnx")
+    session = engine(tmp_path / "d.onnx")
+    ids = torch.randint(5, tiny.VOCABULARY, (3, 9))
+    embeds, wanted = reference(vlm, ids)
+    cache, read = empty(parts, 3), 0
+    for count in (5, 3, 1):
+        here = slice(read, read + count)
+        feeds = {
+            "inputs_embeds": embeds[:, here],
+            "attention_mask": np.ones((3, read + count), np.int64),
+            "position_ids": np.tile(np.arange(read, read + count), (3, 1)),
+        }
+        found = run(session, feeds | cache)
+        assert close(found["logits"], wanted[:, here])
+        cache, read = cached(found), read + count
+
+
+def test_padding_on_the_left_changes_nothing(load, folder, tmp_path):
+    vlm = load(folder)
+    parts = anatomy.read(vlm)
+    decoder.build(parts).write(tmp_path / "d.onnx")
+    ids = torch.randint(5, tiny.VOCABULARY, (1, 6))
+    embeds, wanted = reference(vlm, ids)
+    padded = np.concatenate([np.full((1, 2, parts.width), 3, np.float32), embeds], 1)
+    found = run(engine(tmp_path / "d.onnx"), {
+        "inputs_embeds": padded,
+        "attention_mask": np.array([[0, 0, 1, 1, 1, 1, 1, 1]]),
+        "position_ids": np.array([[0, 0, 0, 1, 2, 3, 4, 5]]),
+        **empty(parts, 1),
+    })  # fmt: skip
+    assert close(found["logits"][:, 2:], wanted)
+    assert np.isfinite(found["logits"]).all()
+
+
+def test_weights_beside_the_graph_are_the_same_weights(load, folder, tmp_path, monkeypatch):
+    parts = anatomy.read(load(folder))
+    decoder.build(parts).write(tmp_path / "inside.onnx")
+    monkeypatch.setattr(sheet, "INLINE", 0)
+    decoder.build(parts).write(tmp_path / "beside.onnx")
+    assert (tmp_path / "beside.onnx_data").is_file()
+    one, two = (onnx.load(str(tmp_path / name)) for name in ("inside.onnx", "beside.onnx"))
+    held = [
+        {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        for model in (one, two)
+    ]
+    assert held[0].keys() == held[1].keys()
+    assert all(np.array_equal(held[0][name], held[1][name]) for name in held[0])
+    engine(tmp_path / "beside.onnx")
+
+
+def test_zeros_stay_zeros(load, folder, tmp_path):
+    vlm = load(folder)
+    vlm.linear("blocks.1.up").weight.data[:, ::2] = 0
+    decoder.build(anatomy.read(vlm)).write(tmp_path / "d.onnx")
+    held = {t.name: t for t in onnx.load(tmp_path / "d.onnx").graph.initializer}
+    weight = onnx.numpy_helper.to_array(held["blocks.1.up.weight"])
+    assert np.array_equal(weight.T, vlm.linear("blocks.1.up").weight.float().numpy())
+    assert (weight[::2] == 0).all()
+
+
+@pytest.mark.parametrize(("tokens", "past"), [(6, 0), (1, 8), (4, 8)])
+def test_fixed_shapes_give_the_last_logits_and_the_new_keys(load, folder, tmp_path, tokens, past):
+    vlm = load(folder)
+    parts = anatomy.read(vlm)
+    decoder.build(parts).write(tmp_path / "free.onnx")
+    decoder.build(parts, decoder.Fixed(tokens, past)).write(tmp_path / "fixed.onnx")
+    draw = np.random.default_rng(0)
+    feeds = {
+        "inputs_embeds": draw.standard_normal((1, tokens, parts.width), np.float32),
+        "position_ids": np.arange(past, past + tokens)[None],
+    }
+    cache = {
+        name: draw.standard_normal((1, parts.key_heads, past, parts.head_width), np.float32)
+        for name in empty(parts, 1)
+    }
+    everywhere = {"attention_mask": np.ones((1, past + tokens), np.int64)}
+    wanted = run(engine(tmp_path / "free.onnx"), feeds | cache | everywhere)
+    unseen = np.triu(np.full((tokens, past + tokens), -1e4, np.float32), past + 1)
+    found = run(
+        engine(tmp_path / "fixed.onnx"),
+        feeds | (cache if past else {}) | {"mask": unseen[None, None]},
+    )
+    assert close(found["logits"], wanted["logits"][:, -1:])
+    for name in cached(wanted):
+        name = name.replace("past_key_values", "present")
+        assert close(found[name], wanted[name][:, :, past:])
+
+
+def test_embeddings(load, folder, tmp_path):
+    vlm = load(folder)
+    decoder.embedding(anatomy.read(vlm)).write(tmp_path / "e.onnx")
+    ids = torch.randint(0, tiny.VOCABULARY, (2, 5))
+    found = run(engine(tmp_path / "e.onnx"), {"input_ids": ids.numpy()})
+    assert np.array_equal(found["inputs_embeds"], reference(vlm, ids)[0])
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("hidden_act", "tanh", "uses 'tanh'"), ("model_type", "rwkv", "is a 'rwkv'"),
+])  # fmt: skip
+def test_a_decoder_that_is_not_known_is_refused(load, llama, monkeypatch, key, value, said):
+    vlm = load(llama)
+    monkeypatch.setattr(type(vlm.model.config), "model_type", "llama")
+    setattr(vlm.model.config, key, value)
+    with pytest.raises(ModelError, match=said):
+        anatomy.read(vlm)
