@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -10,7 +11,13 @@ from typing import Any
 from slimsearch import assembly, files, finish, inputs, policy, run, settings
 from slimsearch.assembly import Bench
 from slimsearch.candidate import Round
-from slimsearch.errors import ModelError, RunError
+from slimsearch.errors import (
+    InputError,
+    ModelError,
+    RunError,
+    SettingsError,
+    SolverError,
+)
 from slimsearch.finish import Champion, Examiner, Row
 from slimsearch.loop import play
 from slimsearch.policy import Policy
@@ -32,6 +39,7 @@ class Result:
     table: tuple[Row, ...]
     rounds: tuple[Round, ...]
     seconds: dict[str, float]  # by stage
+    drift: tuple[str, ...] = ()  # what had changed when the run was resumed all the same
 
     @property
     def model(self) -> Path:
@@ -54,21 +62,39 @@ def search(chosen: Settings, watch: Watch | None = None) -> Result:
     chosen = _anchored(chosen)
     run.check_free(folder)
     given = inputs.gather(chosen)
-    with run.reserved(folder):
-        bench = assembly.load(given, watch)
     with run.create(folder, chosen, given.fingerprint) as opened:
-        return _carry_out(bench, opened, watch)
+        try:
+            return _carry_out(assembly.load(given, watch), opened, watch)
+        except (InputError, SettingsError):
+            if not opened.begun:
+                opened.discard()
+            raise
 
 
-def resume(folder: Path | str, watch: Watch | None = None) -> Result:
-    """Goes on with a search that was interrupted, to the same end as an unbroken one."""
+def resume(folder: Path | str, watch: Watch | None = None, *, allow_drift: bool = False) -> Result:
+    """Goes on with a search that was interrupted, to the same end as an unbroken one.
+
+    `allow_drift` goes on under other conditions too, and says so in all that is written.
+    """
     watch, folder = watch or Watch(), Path(folder)
-    run.check_folder(folder)
-    given = inputs.gather(settings.read(folder / "settings.toml"))
     with run.reopen(folder) as opened:
-        _check_same(folder, opened.start["fingerprint"], given.fingerprint)
-        if opened.finished:
+        if opened.history.end:
             raise RunError(f"{folder} is finished. Its champion is {folder / 'best.toml'}.")
+        if opened.torn:
+            watch.note(f"The journal's last line was cut off; its {opened.torn} bytes are dropped.")
+        given = inputs.gather(settings.read(folder / "settings.toml"))
+        differences = _differences(opened.history.fingerprint, given.fingerprint)
+        if differences and not allow_drift:
+            raise RunError(
+                f"{folder} was begun under other conditions and would not end the same: "
+                f"{'; '.join(differences)}. Restore them, start a new run, or go on all the same "
+                f"with --allow-drift, which marks the result."
+            )
+        if differences:
+            afresh = any(not line.startswith(("versions.", "device ")) for line in differences)
+            opened.add_drift(differences, given.fingerprint, afresh)
+        for line in opened.history.drift:
+            watch.note(f"Drift: {line}.")
         return _carry_out(assembly.load(given, watch), opened, watch)
 
 
@@ -97,7 +123,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     """The run itself. The table's last row is the model that is exported."""
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     original = vlm.projector_state()
-    examiner = Examiner(loop, bench.tasks, bench.held_out, watch)
+    examiner = Examiner(loop, bench.tasks, bench.held_out, watch, opened)
     examiner.examine("dense")
     _check_sane(bench, examiner.rows[0])
     position = play(loop, opened, watch)
@@ -105,24 +131,21 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     moved = vlm.projector_state()
     vlm.set_projector(original)
     with watch.stage("baselines"):
-        if loop.evaluator.calibrated.pairs:
-            finish.prune_uniformly(finish.on_text(loop))  # as published
-            examiner.examine(f"uniform {loop.settings.solver}, text only")
-        finish.prune_uniformly(loop)
-        examiner.examine(f"uniform {loop.settings.solver}")
-        if loop.trainer is not None:
-            finish.prune_policy(loop, champion.policy)
-            examiner.examine("searched")
+        _compare(bench, champion, examiner, watch)
     vlm.set_projector(moved)
     champion.put_on(loop)
-    finish.polish(loop, watch)
+    finish.polish(loop, opened, watch)
     examiner.examine("searched + projector" if loop.trainer else "searched")
     facts = _facts(bench, champion, examiner)
+    if opened.history.drift:
+        facts["drift"] = opened.history.drift
     with watch.stage("export"):
         files.remove(opened.folder / "model")  # of a crash before the run's last line
         bench.exporter.write(vlm, opened.folder / "model", facts)
         opened.save_best(_best(bench, champion, examiner))
-    opened.add_end({**facts, "seconds": watch.seconds})
+    opened.add_end(facts)
+    for name, spent in watch.seconds.items():
+        opened.add_time("stage", name, spent)
     return Result(
         folder=opened.folder,
         policy=champion.policy,
@@ -131,9 +154,27 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
         sparsity=facts["sparsity"],
         correlation=champion.correlation,
         table=tuple(examiner.rows),
-        rounds=tuple(run.rounds_in(opened.journal.records)),
+        rounds=tuple(opened.history.rounds.values()),
         seconds=dict(watch.seconds),
+        drift=tuple(opened.history.drift),
     )
+
+
+def _compare(bench: Bench, champion: Champion, examiner: Examiner, watch: Watch) -> None:
+    """The rows to hold the champion against, under the original projector."""
+    loop = bench.loop
+    solver = loop.settings.solver
+    rows: dict[str, Callable[[], object]] = {}
+    if loop.evaluator.calibrated.pairs:  # as published
+        rows[f"uniform {solver}, text only"] = lambda: finish.prune_uniformly(finish.on_text(loop))
+    rows[f"uniform {solver}"] = lambda: finish.prune_uniformly(loop)
+    if loop.trainer is not None:
+        rows["searched"] = lambda: finish.prune_policy(loop, champion.policy)
+    for name, put_on in rows.items():
+        try:
+            examiner.examine(name, put_on)
+        except SolverError as error:
+            watch.note(f"The row '{name}' is left out of the table: {error}")
 
 
 def _facts(bench: Bench, champion: Champion, examiner: Examiner) -> dict[str, Any]:
@@ -170,19 +211,14 @@ def _check_sane(bench: Bench, dense: Row) -> None:
             )
 
 
-def _check_same(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuses to go on under other conditions, and names each difference."""
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two fingerprints, a line each."""
     before, after = _flat(then), _flat(now)
-    differences = [
+    return [
         f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
-    if differences:
-        raise RunError(
-            f"{folder} was begun under other conditions and would not end the same: "
-            f"{'; '.join(differences)}. Restore them, or start a new run."
-        )
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:

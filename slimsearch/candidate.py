@@ -26,7 +26,7 @@ class Score:
     total: float
     terms: dict[str, float] = field(default_factory=dict)
     sparsity: float = 0.0
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     projector: int = 0  # the projector version it was measured under
     failure: str = ""
 
@@ -59,4 +59,4 @@ class Round:
     champion: Score
     projector: int  # the version after this round's step
     step: ProjectorStep | None
-    seconds: float
+    seconds: float = field(default=0.0, compare=False)

@@ -63,6 +63,15 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch on a GPU or torch's allocator for a CPU ran out of memory."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean 'sparsegpt'? Known: a, b.' for the end of a message."""
     names = sorted(known)

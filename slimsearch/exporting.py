@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimsearch import checkpoint, loading, plugins
+from slimsearch import checkpoint, history, loading, plugins
 from slimsearch.errors import ModelError, RunError
-from slimsearch.run import end_in, records_of
 from slimsearch.vlm import VLM
 
 
@@ -25,11 +24,13 @@ def _model_of(source: Path) -> Path | None:
     """The champion's model folder where `source` is a run; None where it is none."""
     if not (source / "journal.jsonl").is_file():
         return None
-    if end_in(records_of(source)) is None:
+    found = history.read(source)
+    if found.end is None:
         raise RunError(
-            f"{source} is not finished, so it has no champion yet. Go on with: slimsearch resume "
-            f"{source}"
+            f"{source} is not finished, so it has no champion yet. Go on with: "
+            f"{history.resume_line(source)}"
         )
+    found.check_written("model/")
     return source / "model"
 
 

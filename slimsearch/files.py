@@ -1,4 +1,7 @@
-"""Whole files or none: everything is written beside its place, synced, then renamed into it."""
+"""Whole files or none: everything is written beside its place, synced, then renamed into it.
+
+What a killed process leaves half-written ends in `.partial`, and `sweep` takes it away.
+"""
 
 import hashlib
 import json
@@ -13,10 +16,18 @@ from typing import Any
 
 from slimsearch.errors import ResourceError
 
+PARTIAL = ".partial"
+Seal = dict[str, Any]  # a file's length and SHA-256, as a journal keeps them
+
 
 def write(file: Path, content: bytes) -> None:
     """Replaces a file in one step."""
-    with writing(file), tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as stream:
+    with (
+        writing(file),
+        tempfile.NamedTemporaryFile(
+            dir=file.parent, prefix=f".{file.name}-", suffix=PARTIAL, delete=False
+        ) as stream,
+    ):
         temporary = Path(stream.name)
         try:
             stream.write(content)
@@ -35,13 +46,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that becomes `folder` at the end of the block, or vanishes with it."""
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=PARTIAL, dir=folder.parent)
+        )
         try:
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _sync(file)
             temporary.chmod(0o755)
+            for path in (*temporary.rglob("*"), temporary):
+                _sync(path)
             temporary.replace(folder)
             sync_folder(folder.parent)
         except BaseException:
@@ -68,6 +80,13 @@ def remove(folder: Path) -> None:
             shutil.rmtree(folder)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed had half-written here."""
+    for path in folder.glob(f"*{PARTIAL}"):
+        with writing(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON, which has no infinity and no NaN: both become null."""
     separators = (",", ":") if indent is None else None
@@ -77,6 +96,25 @@ def to_json(value: Any, indent: int | None = None) -> str:
 def sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal(file: Path) -> Seal:
+    """What `unlike` later holds the file against."""
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
+
+
+def unlike(file: Path, sealed: Seal) -> str:
+    """How a file differs from the one that was sealed; nothing where it is the same."""
+    if not file.is_file():
+        return "is missing"
+    size, wanted = file.stat().st_size, sealed["bytes"]
+    if size < wanted:
+        return f"is cut short: it ends at byte {size} of {wanted}"
+    if size > wanted:
+        return f"goes on behind byte {wanted}, where it should end"
+    if sha256(file) != sealed["sha256"]:
+        return f"is damaged: its {size} bytes do not have the SHA-256 that was recorded"
+    return ""
 
 
 def sync_folder(folder: Path) -> None:

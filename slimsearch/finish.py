@@ -7,14 +7,14 @@ sequentially and exactly, under the projector that the search ended with; the be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from math import nan
 
 import numpy as np
-import torch
 
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Task
-from slimsearch.errors import ResourceError, SolverError
+from slimsearch.errors import ResourceError, SolverError, is_out_of_memory
 from slimsearch.exact import prune_exactly
 from slimsearch.level_store import Packed
 from slimsearch.loop import SPARSITY, Loop, Position, score_all
@@ -50,54 +50,86 @@ class Champion:
 
 
 class Examiner:
-    """Fills the final table: the same tasks and held-out data for every row."""
+    """Fills the final table: the same tasks and held-out data for every row.
 
-    def __init__(self, loop: Loop, tasks: Mapping[str, Task], held_out: Calibrated, watch: Watch):
-        self._loop, self._tasks, self._held_out, self._watch = loop, tasks, held_out, watch
+    With a run, each row is kept in its journal and not measured twice.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        tasks: Mapping[str, Task],
+        held_out: Calibrated,
+        watch: Watch,
+        run: Run | None = None,
+    ):
+        self._loop, self._tasks, self._held_out = loop, tasks, held_out
+        self._watch, self._run = watch, run
         self.rows: list[Row] = []
 
-    def examine(self, name: str) -> None:
-        """Adds a row for the model as it stands."""
+    def examine(self, name: str, put_on: Callable[[], object] = lambda: None) -> None:
+        """Adds a row for the model as `put_on` leaves it."""
+        if self._run is not None and (kept := self._run.history.rows.get(name)):
+            figures = {key: nan if v is None else v for key, v in kept["figures"].items()}
+            self.rows.append(Row(name, kept["sparsity"], figures))
+            return
+        put_on()
         vlm, store = self._loop.evaluator.vlm, self._loop.evaluator.store
         with self._watch.stage("evaluation"):
             figures: dict[str, float] = {}
             for task in self._tasks.values():
                 figures |= task.measure(vlm, self._held_out)
-            self.rows.append(Row(name, store.sparsity(vlm), figures))
+        self.rows.append(Row(name, store.sparsity(vlm), figures))
+        if self._run is not None:
+            self._run.add_row(asdict(self.rows[-1]))
 
 
 def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
     """Prunes the finalists exactly; the best of them wins."""
     finalists = _finalists(loop, run, watch, position)
     exact: list[Score] = []
-    best: tuple[Score, dict[str, Packed]] | None = None
+    best: tuple[Score, dict[str, Packed] | None] | None = None
     with watch.stage("finalists", len(finalists)) as advance:
         for stitched in finalists:
-            score, packed = _exact(loop, position, stitched)
+            score = run.history.exact.get((stitched.candidate, position.projector))
+            packed = None
+            if score is None:
+                score, packed = _exact(loop, position, stitched)
+                run.add_exact(score)
             exact.append(score)
             if score.ok and (best is None or score.total < best[0].total):
                 best = score, packed
             advance()
     if best is None:
+        run.give_up(exact, exact=True)
         raise ResourceError(f"Every finalist failed; the last one: {exact[-1].failure}.")
     score, packed = best
     policy = loop.space.decode(score.genes)
+    if packed is None:  # scored before the run was interrupted
+        packed = prune_policy(loop, policy)
     correlation = None if loop.settings.exact else _rank_correlation(finalists, exact)
     return Champion(score, policy, packed, correlation, tuple(exact))
 
 
-def polish(loop: Loop, watch: Watch) -> None:
+def polish(loop: Loop, run: Run, watch: Watch) -> None:
     """A longer projector step for the champion alone, then the projector as it will be saved."""
-    vlm = loop.evaluator.vlm
+    vlm, version = loop.evaluator.vlm, loop.settings.rounds + 1
     if loop.trainer is not None and loop.settings.final_steps:
-        with watch.stage("projector"):
-            loop.trainer.step(
-                [lambda: None],
-                [1.0],
-                lambda: None,
-                loop.settings.final_steps,
-                np.random.default_rng([loop.settings.seed, 0]),
-            )
+        step = run.history.polished
+        if step is None:
+            with watch.stage("projector"):
+                step = loop.trainer.step(
+                    [lambda: None],
+                    [1.0],
+                    lambda: None,
+                    loop.settings.final_steps,
+                    np.random.default_rng([loop.settings.seed, 0]),
+                )
+            if step.kept:
+                run.save_projector(version, loop.trainer.state())
+            run.add_polish(step)
+        elif step.kept:
+            loop.trainer.load(run.load_projector(version))
     state = {key: weight.to(vlm.disk_dtype) for key, weight in vlm.projector_state().items()}
     vlm.set_projector(state)
 
@@ -160,7 +192,9 @@ def _exact(loop: Loop, position: Position, stitched: Score) -> tuple[Score, dict
     try:
         packed = prune_policy(loop, candidate.policy)
         terms = loop.evaluator.measure()
-    except (torch.OutOfMemoryError, MemoryError, SolverError) as error:
+    except (RuntimeError, MemoryError, SolverError) as error:
+        if not isinstance(error, SolverError) and not is_out_of_memory(error):
+            raise
         return failed(candidate, position.projector, f"{type(error).__name__}: {error}"), {}
     total = loop.evaluator.total(terms)
     return replace(stitched, total=total, terms=terms, projector=position.projector), packed

@@ -4,6 +4,7 @@ A line is `<crc32, 8 hex digits> <json>`. A torn last line (a crash while writin
 bad line in the middle is refused with its offset, because what follows it cannot be trusted.
 """
 
+import errno
 import json
 import os
 import re
@@ -18,19 +19,20 @@ Record = dict[str, Any]
 _INSIDE = re.compile(rb".[0-9a-f]{8} \{", re.DOTALL)  # another line's beginning, behind the first
 
 
-def read(file: Path) -> tuple[list[Record], int]:
-    """All whole records, and the offset where the next one belongs."""
+def read(file: Path) -> tuple[list[Record], list[int]]:
+    """All whole records with the offset of each, and one more: where the next one belongs."""
     try:
         content = file.read_bytes()
     except OSError as error:
         raise RunError(f"{file} cannot be read: {error.strerror}.") from None
     records: list[Record] = []
-    offset = 0
-    while offset < len(content):
+    offsets = [0]
+    while offsets[-1] < len(content):
+        offset = offsets[-1]
         end = content.find(b"\n", offset)
         record = _parse(content[offset:end]) if end >= 0 else None
         if record is None:
-            last = end < 0 or (end + 1 == len(content) and not _INSIDE.search(content[offset:]))
+            last = end < 0 or (end + 1 == len(content) and not _INSIDE.search(content, offset))
             if last:
                 break
             raise RunError(
@@ -38,44 +40,43 @@ def read(file: Path) -> tuple[list[Record], int]:
                 f"cannot be trusted; restore the file or cut it at that byte to go on from there."
             )
         records.append(record)
-        offset = end + 1
-    return records, offset
+        offsets.append(end + 1)
+    return records, offsets
 
 
 class Journal:
-    """Appends records; each is on disk when `append` returns."""
+    """Appends records; each is on disk when `append` returns. Opening changes nothing."""
 
     def __init__(self, file: Path):
+        self.file = file
         new = not file.exists()
         with files.writing(file):
-            self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            self._handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             if new:
                 files.sync_folder(file.parent)
         try:
-            self.records, end = ([], 0) if new else read(file)
+            self.records, self.offsets = read(file)  # as they were found
         except RunError:
             self.close()
             raise
-        with files.writing(file):
-            os.ftruncate(self._handle, end)
-            os.lseek(self._handle, end, os.SEEK_SET)
-        self._file, self._end = file, end
+        self.end = self.offsets[-1]
+        self.torn = os.fstat(self._handle).st_size - self.end  # bytes of a line never finished
 
     def append(self, record: Record) -> None:
         text = files.to_json(record).encode()
         line = b"%08x %s\n" % (crc32(text), text)
-        with files.writing(self._file):
+        with files.writing(self.file):
             try:
-                written = os.write(self._handle, line)
-                if written < len(line):
-                    raise OSError(28, "No space left on device")
+                if self.torn:
+                    os.ftruncate(self._handle, self.end)
+                    self.torn = 0
+                if os.pwrite(self._handle, line, self.end) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(self._handle)
             except OSError:
-                os.ftruncate(self._handle, self._end)
-                os.lseek(self._handle, self._end, os.SEEK_SET)
+                os.ftruncate(self._handle, self.end)
                 raise
-        self._end += len(line)
-        self.records.append(record)
+        self.end += len(line)
 
     def close(self) -> None:
         os.close(self._handle)
@@ -86,5 +87,8 @@ def _parse(line: bytes) -> Record | None:
     mark, _, text = line.partition(b" ")
     if len(mark) != 8 or b"%08x" % crc32(text) != mark:
         return None
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
     return found if isinstance(found, dict) else None

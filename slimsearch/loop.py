@@ -17,7 +17,7 @@ from slimsearch import level_store
 from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
 from slimsearch.contracts import Executor, Solver, Strategy
 from slimsearch.density import neighbour_density
-from slimsearch.errors import ResourceError
+from slimsearch.errors import ResourceError, RunError
 from slimsearch.evaluate import Evaluator
 from slimsearch.projector import ProjectorTrainer
 from slimsearch.run import Run
@@ -61,12 +61,13 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
             asked = loop.strategy.ask()
             if not asked:
                 break  # the strategy has nothing left to propose
-            done = run.closed(index)
+            done = run.history.rounds.get(index)
             if done is None:
                 _catch_up(loop, run, position)
                 done = _play_round(loop, run, watch, position, index, asked)
                 run.add_round(done)
             else:
+                _check_asked(run, done, asked)
                 for _ in done.scores:
                     watch.advance()
             _tell(loop, position, done)
@@ -121,9 +122,10 @@ def _play_round(
     scores = tuple(known.get(g) or position.scores[g] for g in dict.fromkeys([*names, *asked]))
     good = [score for score in scores if score.ok]
     if not good:
+        run.give_up(fresh)
         raise ResourceError(
             f"Every candidate of round {index} failed; the last one: {scores[-1].failure}. What "
-            f"was scored before is in the journal."
+            f"was scored before is in the journal; a resumed run tries this round again."
         )
     weights = neighbour_density(
         [loop.space.values(score.genes) for score in good], loop.settings.neighbours
@@ -187,6 +189,15 @@ def _move_projector(
             run.save_projector(index, loop.trainer.state())
             loop.trainer.version = index
     return step
+
+
+def _check_asked(run: Run, done: Round, asked: Sequence[Genes]) -> None:
+    """Refuses to replay a round of other candidates than this search would propose."""
+    if not set(asked) <= {score.genes for score in done.scores}:
+        raise RunError(
+            f"{run.folder} holds a round {done.index} of other candidates than this search "
+            f"proposes: journal and settings belong to different searches."
+        )
 
 
 def _tell(loop: Loop, position: Position, done: Round) -> None:

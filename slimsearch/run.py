@@ -1,52 +1,51 @@
 """A run folder: what was chosen, the journal, projectors by round, the level store, the champion.
 
-settings.toml   everything chosen          projectors/   one safetensors file for each round
+settings.toml   everything chosen          projectors/   one safetensors file for each step kept
 journal.jsonl   the only truth             levels/       the level store
-best.toml       the champion, a policy     model/        the champion as a model folder
+times.jsonl     how long things took       model/        the champion as a model folder
+best.toml       the champion, a policy     lock          held by the process that is at work
 """
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from math import inf
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from slimsearch import files, settings
-from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
-from slimsearch.errors import RunError
-from slimsearch.journal import Journal, Record, read
+from slimsearch import files, history, settings
+from slimsearch.candidate import Candidate, ProjectorStep, Round, Score
+from slimsearch.errors import RunError, SlimsearchError
+from slimsearch.files import Seal
+from slimsearch.history import FORMAT, JOURNAL, LOCK, SETTINGS, TIMES, History
+from slimsearch.journal import Journal, Record
 from slimsearch.settings import Settings
 
-FORMAT = 1
 # What a run leaves that was stopped before its first line.
-LEFTOVERS = {"lock", "projectors", "settings.toml", "journal.jsonl"}
+LEFTOVERS = {LOCK, "projectors", SETTINGS, JOURNAL, TIMES}
+PATIENCE = 0.5  # seconds to wait for the lock: `status` holds it for a moment
 
 
 class Run:
     """An open run folder. One process at a time holds it (a kernel lock)."""
 
-    def __init__(self, folder: Path, lock: TextIO):
+    def __init__(self, folder: Path, lock: int):
         self.folder = folder
         self._lock = lock
-        try:
-            self.journal = Journal(folder / "journal.jsonl")
-        except BaseException:
-            lock.close()
-            raise
-        self._scores = {
-            (found.candidate, found.projector): found
-            for record in self.journal.records
-            if record["kind"] == "score"
-            for found in [_score(record)]
-        }
+        self._journal = Journal(folder / JOURNAL)
+        self.torn = self._journal.torn
+        self.history = History(folder)
+        for record, offset in zip(self._journal.records, self._journal.offsets, strict=False):
+            self.history.take(record, offset)
+        self.history.add_times()
 
     def __enter__(self) -> Run:
         return self
@@ -54,62 +53,95 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was found out yet."""
+        return bool(self.history.scores or self.history.levels)
+
     def close(self) -> None:
-        self.journal.close()
-        self._lock.close()
-
-    @property
-    def start(self) -> Record:
-        return self.journal.records[0]
-
-    @property
-    def finished(self) -> Record | None:
-        """The last line of a run that ended, with its table."""
-        return end_in(self.journal.records)
-
-    def closed(self, index: int) -> Round | None:
-        """A finished round, as the journal has it."""
-        for record in self.journal.records:
-            if record["kind"] == "round" and record["index"] == index:
-                return _round(record)
-        return None
+        self._journal.close()
+        os.close(self._lock)
 
     def score_of(self, candidate: Candidate, projector: int) -> Score | None:
         """A score that was already paid for."""
-        found = self._scores.get((candidate.name, projector))
-        if found is not None and found.genes != candidate.genes:
-            raise RunError(
-                f"{self.folder} holds a score of {candidate.name} for other genes than this search "
-                f"proposes: journal and settings belong to different searches."
-            )
-        return found
+        found = self.history.scores.get((candidate.name, projector))
+        if found is None or found.genes == candidate.genes:
+            return found
+        if self.history.drift:
+            return None
+        raise RunError(
+            f"{self.folder} holds a score of {candidate.name} for other genes than this search "
+            f"proposes: journal and settings belong to different searches."
+        )
 
     def add_score(self, score: Score) -> None:
-        self.journal.append({"kind": "score", **asdict(score)})
-        self._scores[score.candidate, score.projector] = score
+        self._append({"kind": "score", **_timeless(asdict(score))})
+        self.add_time("score", score.candidate, score.seconds)
 
     def add_round(self, done: Round) -> None:
-        self.journal.append({"kind": "round", **asdict(done)})
+        self._append({"kind": "round", **_timeless(asdict(done))})
+        self.add_time("round", str(done.index), done.seconds)
+
+    def give_up(self, failed: Sequence[Score], exact: bool = False) -> None:
+        """Records that all of these failed; a resumed run scores them again."""
+        names = [score.candidate for score in failed]
+        projector = failed[0].projector if failed else 0
+        self._append(
+            {"kind": "gave up", "candidates": names, "projector": projector, "exact": exact}
+        )
+
+    def add_exact(self, score: Score) -> None:
+        """A finalist's score, pruned exactly."""
+        self._append({"kind": "exact", **_timeless(asdict(score))})
+
+    def add_polish(self, step: ProjectorStep) -> None:
+        """How the champion's own projector step went."""
+        self._append({"kind": "polish", "step": asdict(step)})
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """A row of the final table."""
+        self._append({"kind": "row", **row})
+
+    def add_drift(
+        self, differences: Sequence[str], fingerprint: Mapping[str, Any], afresh: bool
+    ) -> None:
+        """Records that the run goes on under other conditions."""
+        self._append({
+            "kind": "drift", "differences": list(differences), "fingerprint": dict(fingerprint),
+            "afresh": afresh,
+        })  # fmt: skip
 
     def add_end(self, facts: Mapping[str, Any]) -> None:
-        self.journal.append({"kind": "end", **facts})
+        """The last line: what was found, and the seals of what was written."""
+        written = [self.folder / "best.toml", *sorted((self.folder / "model").rglob("*"))]
+        seals = {
+            file.relative_to(self.folder).as_posix(): files.seal(file)
+            for file in written
+            if file.is_file()
+        }
+        self._append({"kind": "end", **facts, "files": seals})
+
+    def add_time(self, what: str, name: str, seconds: float) -> None:
+        """Keeps how long something took, beside the journal and not in it."""
+        file = self.folder / TIMES
+        with files.writing(file), file.open("a", encoding="utf-8") as stream:
+            stream.write(history.time_line(what, name, seconds))
 
     def save_projector(self, version: int, state: Mapping[str, Tensor]) -> None:
-        """Keeps a projector with its optimiser, hashed into the journal."""
+        """Keeps a projector with its optimiser, sealed in the journal."""
         file = self._projector(version)
         files.write(file, save(dict(state), metadata={"format": "pt"}))
-        self.journal.append({"kind": "projector", "version": version, "sha256": files.sha256(file)})
+        sealed = files.seal(file)
+        if self.history.projectors.get(version) != sealed:  # else a step that was cut off
+            self._append({"kind": "projector", "version": version, "file": sealed})
 
     def load_projector(self, version: int) -> dict[str, Tensor]:
         file = self._projector(version)
-        wanted = [
-            record["sha256"]
-            for record in self.journal.records
-            if record["kind"] == "projector" and record["version"] == version
-        ]
+        sealed = self.history.projectors.get(version)
+        if sealed is None:
+            raise RunError(f"{file} is asked for, and {self.folder / JOURNAL} names no such file.")
+        self._check(file, sealed, "projector", version)
         try:
-            if not wanted or files.sha256(file) != wanted[-1]:
-                raise RunError(f"{file} is not the file that the journal names; restore it.")
             return load_file(file)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file} cannot be read ({error}); restore it.") from None
@@ -121,24 +153,44 @@ class Run:
 
     def add_levels(self) -> None:
         """Records that the level store is whole."""
-        hashes = {file.name: files.sha256(file) for file in sorted(self.levels.iterdir())}
-        self.journal.append({"kind": "levels", "sha256": hashes})
+        seals = {file.name: files.seal(file) for file in sorted(self.levels.iterdir())}
+        if self.history.levels != seals:
+            self._append({"kind": "levels", "files": seals})
 
     def has_levels(self) -> bool:
         """Whether the level store is there, checked against the journal; an unfinished one goes."""
-        wanted = next((r["sha256"] for r in self.journal.records if r["kind"] == "levels"), None)
-        if wanted is None:
+        if self.history.levels is None:
             files.remove(self.levels)
             return False
-        for name, digest in wanted.items():
-            file = self.levels / name
-            if not file.is_file() or files.sha256(file) != digest:
-                raise RunError(f"{file} is not the file that the journal names; restore it.")
+        for name, sealed in self.history.levels.items():
+            self._check(self.levels / name, sealed, "levels", 0)
         return True
 
     def save_best(self, text: str) -> Path:
         files.write(self.folder / "best.toml", text.encode())
         return self.folder / "best.toml"
+
+    def discard(self) -> None:
+        """Removes a run in which nothing has happened yet."""
+        with files.writing(self.folder):
+            for name in (JOURNAL, SETTINGS, TIMES, LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: something else is there
+                (self.folder / "projectors").rmdir()
+                self.folder.rmdir()
+
+    def _append(self, record: Record) -> None:
+        offset = self._journal.end
+        self._journal.append(record)
+        self.history.take(record, offset)
+
+    def _check(self, file: Path, sealed: Seal, kind: str, version: int) -> None:
+        """Refuses an artefact that is not what the journal says."""
+        if unlike := files.unlike(file, sealed):
+            raise RunError(
+                f"{file} {unlike}. Restore it, or cut {self.folder / JOURNAL} at byte "
+                f"{self.history.where(kind, version)} to go on from before it was made."
+            )
 
     def _projector(self, version: int) -> Path:
         return self.folder / "projectors" / f"{version:04d}.safetensors"
@@ -149,132 +201,107 @@ def create(folder: Path, chosen: Settings, fingerprint: Mapping[str, Any]) -> Ru
     check_free(folder)
     with files.writing(folder):
         (folder / "projectors").mkdir(parents=True, exist_ok=True)
-    run = Run(folder, _locked(folder))
-    files.write(folder / "settings.toml", settings.write(chosen).encode())
-    run.journal.append({"kind": "start", "format": FORMAT, "fingerprint": dict(fingerprint)})
-    return run
-
-
-@contextmanager
-def reserved(folder: Path) -> Iterator[None]:
-    """Makes the folder before long work, so that a place that cannot be written shows at once."""
-    with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder, folder.parent):
+            files.sync_folder(path)
+    lock = _locked(folder)
     try:
-        yield
+        check_free(folder)  # again, now that nobody else can be at work in it
+        files.sweep(folder)
+        files.write(folder / SETTINGS, settings.write(chosen).encode())
+        run = Run(folder, lock)
     except BaseException:
-        with suppress(OSError):  # not empty: it was there before
-            folder.rmdir()
+        os.close(lock)
         raise
-
-
-def check_free(folder: Path) -> None:
-    """Refuses a folder that already holds something."""
-    if folder.is_file():
-        raise RunError(f"{folder} is a file; choose another folder with --out.")
-    found = {file.name for file in folder.iterdir()} if folder.exists() else set()
-    journal = folder / "journal.jsonl"
-    begun = journal.exists() and journal.stat().st_size > 0
-    if begun or found - LEFTOVERS:
-        hint = f" To go on with it: slimsearch resume {folder}." if begun else ""
-        raise RunError(f"{folder} already holds files.{hint} Choose another folder with --out.")
-
-
-def reopen(folder: Path) -> Run:
-    """An existing run, to go on with it."""
-    check_folder(folder)
-    run = Run(folder, _locked(folder))
     try:
-        if not run.journal.records:
-            raise RunError(f"{folder} stopped before it began; start it again.")
-        _check_format(folder, run.start)
-    except RunError:
+        run._append({"kind": "start", "format": FORMAT, "fingerprint": dict(fingerprint)})
+    except BaseException:
         run.close()
         raise
     return run
 
 
-def records_of(folder: Path) -> list[Record]:
-    """The journal of a run that another process may be writing."""
-    check_folder(folder)
-    records, _ = read(folder / "journal.jsonl")
-    if records:
-        _check_format(folder, records[0])
-    return records
-
-
-def check_folder(folder: Path) -> None:
-    """Refuses what is no run folder."""
-    for name in ("settings.toml", "journal.jsonl"):
-        if not (folder / name).is_file():
-            raise RunError(
-                f"{folder} is no run folder: it has no {name}. Give one that `run` made."
-            )
-
-
-def rounds_in(records: list[Record]) -> list[Round]:
-    return [_round(record) for record in records if record["kind"] == "round"]
-
-
-def scores_in(records: list[Record]) -> list[Score]:
-    return [_score(record) for record in records if record["kind"] == "score"]
-
-
-def end_in(records: list[Record]) -> Record | None:
-    """The last line of a run that ended."""
-    return next((record for record in records if record["kind"] == "end"), None)
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a process holds this run now."""
-    try:
-        with (folder / "lock").open() as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def _locked(folder: Path) -> TextIO:
-    """Holds the folder for this process; the kernel lets go of it when the process ends."""
+def check_free(folder: Path) -> None:
+    """Refuses a folder that already holds something, and says what."""
+    if not str(folder).isprintable() or str(folder).startswith("-"):
+        raise RunError(
+            f"A run folder cannot be called {str(folder)!r}: give --out a name of printable "
+            f"characters that does not begin with '-'."
+        )
     with files.writing(folder):
-        handle = (folder / "lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
+        if folder.is_file():
+            raise RunError(f"{folder} is a file; choose another folder with --out.")
+        found = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    if JOURNAL in found and SETTINGS in found and (held := _held(folder)):
+        raise RunError(f"{folder} already holds a search: {held} Or choose another --out.")
+    foreign = sorted(name for name in found - LEFTOVERS if not name.endswith(files.PARTIAL))
+    if foreign:
         raise RunError(
-            f"{folder} is in use by another process. Wait for it, or watch it with "
-            f"slimsearch status {folder}."
-        ) from None
-    return handle
-
-
-def _check_format(folder: Path, start: Record) -> None:
-    if start.get("kind") != "start" or start.get("format") != FORMAT:
-        raise RunError(
-            f"{folder} has format {start.get('format')}, this slimsearch reads {FORMAT}; use the "
-            f"release that wrote it."
+            f"{folder} already holds files ({', '.join(foreign[:3])}). Choose another folder with "
+            f"--out."
         )
 
 
-def _score(record: Record) -> Score:
-    values = {key: value for key, value in record.items() if key != "kind"}
-    total = inf if values["total"] is None else values["total"]
-    genes: Genes = tuple(values["genes"])
-    return Score(**{**values, "total": total, "genes": genes})
+def reopen(folder: Path) -> Run:
+    """An existing run, to go on with it."""
+    history.check_folder(folder)
+    lock = _locked(folder)
+    try:
+        run = Run(folder, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+    try:
+        if not run.history.start:
+            raise RunError(
+                f"{folder} stopped before it began: {folder / JOURNAL} ends at byte {run.torn} "
+                f"without a whole line. Remove the folder and start again."
+            )
+        for place in (folder, folder / "projectors"):
+            files.sweep(place)
+    except BaseException:
+        run.close()
+        raise
+    return run
 
 
-def _round(record: Record) -> Round:
-    step = record["step"]
-    return Round(
-        index=record["index"],
-        scores=tuple(_score(score) for score in record["scores"]),
-        weights=tuple(record["weights"]),
-        champion=_score(record["champion"]),
-        projector=record["projector"],
-        step=None if step is None else ProjectorStep(**step),
-        seconds=record["seconds"],
-    )
+def _held(folder: Path) -> str:
+    """What a folder's journal says of the search in it; nothing where it never began."""
+    try:
+        found = history.read(folder)
+        if not found.start:
+            return ""
+        rounds = settings.read(folder / SETTINGS).rounds
+    except SlimsearchError as error:
+        return str(error)
+    if found.end:
+        return f"{history.summary(found, rounds)} Its champion is {folder / 'best.toml'}."
+    return f"{history.summary(found, rounds)} To go on with it: {history.resume_line(folder)}."
+
+
+def _locked(folder: Path) -> int:
+    """Holds the folder for this process; the kernel lets go of it when the process ends."""
+    with files.writing(folder):
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            if time.monotonic() < until:
+                time.sleep(0.02)
+                continue
+            os.close(handle)
+            raise RunError(
+                f"{folder} is in use by another process. Wait for it, or watch it with "
+                f"slimsearch status {folder}."
+            ) from None
+
+
+def _timeless(facts: Any) -> Any:
+    """Without the seconds that things took, so that two runs of one seed keep one journal."""
+    if isinstance(facts, Mapping):
+        return {key: _timeless(value) for key, value in facts.items() if key != "seconds"}
+    if isinstance(facts, list | tuple):
+        return [_timeless(value) for value in facts]
+    return facts

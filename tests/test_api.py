@@ -17,12 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from slimsearch import api, policy
+from slimsearch import api, history, policy
 from slimsearch.candidate import Score
 from slimsearch.errors import ModelError, PolicyError, ResourceError, RunError, SolverError, Stopped
 from slimsearch.objectives.text_loss import TextLoss
 from slimsearch.projector import ProjectorTrainer
-from slimsearch.run import records_of, rounds_in
 from slimsearch.settings import Settings
 from slimsearch.solvers.sparsegpt import SparseGPT
 from slimsearch.watch import Watch
@@ -61,22 +60,14 @@ def lines(folder: Path) -> list[bytes]:
     return (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
 
 
-def timeless(value):
-    """Without the seconds that things took."""
-    if isinstance(value, dict):
-        return {key: timeless(item) for key, item in value.items() if key != "seconds"}
-    return [timeless(item) for item in value] if isinstance(value, list) else value
-
-
-def outcome(folder: Path) -> dict:
-    """All that a run ends with: files byte by byte, rounds and the last line without times."""
-    files = [folder / "best.toml", *sorted((folder / "model").iterdir())]
-    records = records_of(folder)
-    rounds = [timeless(record) for record in records if record["kind"] == "round"]
+def outcome(folder: Path) -> dict[str, bytes]:
+    """All that a run ends with, byte by byte; what is not compared: how long things took."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert {"journal.jsonl", "best.toml", "model"} <= {file.name for file in folder.iterdir()}
     return {
-        **{file.name: file.read_bytes() for file in files},
-        "rounds": rounds,
-        "end": timeless(records[-1]),
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in files
+        if file.name not in ("times.jsonl", "settings.toml")  # the latter names its folder
     }
 
 
@@ -88,7 +79,7 @@ def copy_of(run: Path, folder: Path, kept: int, *, torn: bool = False) -> Path:
     (folder / "journal.jsonl").write_bytes(b"".join(whole[:kept]) + tail)
     shutil.rmtree(folder / "model")
     (folder / "best.toml").unlink()
-    for record in records_of(run)[kept:]:
+    for record in tiny.records(run)[kept:]:
         if record["kind"] == "projector":
             (folder / "projectors" / f"{record['version']:04d}.safetensors").unlink()
     return folder
@@ -145,12 +136,12 @@ def test_the_exported_model_is_the_one_in_the_tables_last_row(result, text_file)
 def test_the_champion_lived_to_the_end(result, chosen):
     """It is among the best by stitched totals under the last projector."""
     latest = {}
-    for record in records_of(result.folder):
+    for record in tiny.records(result.folder):
         if record["kind"] == "score":
             latest[record["candidate"]] = record["total"], record["projector"]
     newest = max(version for _, version in latest.values())
     alive = sorted((total, name) for name, (total, version) in latest.items() if version == newest)
-    end = records_of(result.folder)[-1]
+    end = tiny.records(result.folder)[-1]
     assert end["champion"] in [name for _, name in alive[: chosen.finalists]]
     assert end["total"] == result.total
     assert result.total == pytest.approx(
@@ -159,12 +150,12 @@ def test_the_champion_lived_to_the_end(result, chosen):
 
 
 def rounds_as_dicts(folder: Path) -> list[dict]:
-    return [s for r in records_of(folder) if r["kind"] == "round" for s in r["scores"]]
+    return [s for r in tiny.records(folder) if r["kind"] == "round" for s in r["scores"]]
 
 
 def test_no_more_survivors_live_on_than_were_asked_for(result, chosen):
     """Round 2 scores again what survived round 1: at most `survivors` candidates."""
-    second = rounds_in(records_of(result.folder))[1]
+    second = history.read(result.folder).rounds[2]
     old = [score for score in second.scores if score.candidate.startswith("1-")]
     assert 0 < len(old) <= chosen.survivors
 
@@ -187,7 +178,7 @@ def test_another_seed_goes_another_way(result, chosen, tmp_path):
 # ---- resume
 
 
-@pytest.mark.parametrize("kept", range(1, 17))
+@pytest.mark.parametrize("kept", range(1, 40))
 def test_a_run_cut_after_any_line_ends_the_same(result, tmp_path, kept):
     if kept >= len(lines(result.folder)):
         pytest.skip("the journal is shorter")
@@ -202,11 +193,11 @@ def test_a_run_cut_after_any_line_ends_the_same(result, tmp_path, kept):
 
 
 def test_the_parameters_above_reach_the_journals_end(result):
-    assert 10 < len(lines(result.folder)) <= 17
+    assert 10 < len(lines(result.folder)) <= 40
 
 
 def test_scores_in_the_journal_are_not_paid_for_again(result, tmp_path, monkeypatch):
-    records = records_of(result.folder)
+    records = tiny.records(result.folder)
     first = next(n for n, record in enumerate(records) if record["kind"] == "round")
     run = copy_of(result.folder, tmp_path / "run", first + 1)
     before = lines(run)
@@ -214,7 +205,7 @@ def test_scores_in_the_journal_are_not_paid_for_again(result, tmp_path, monkeypa
     api.resume(run, watch)
     assert lines(run)[: len(before)] == before
     assert watch.rounds == [1, 2]
-    scored = [r["candidate"] for r in records_of(run)[first + 1 :] if r["kind"] == "score"]
+    scored = [r["candidate"] for r in tiny.records(run)[first + 1 :] if r["kind"] == "score"]
     assert len(scored) == sum(r["kind"] == "score" for r in records[first + 1 :])
 
 
@@ -229,7 +220,7 @@ def test_a_crash_between_the_export_and_the_last_line_is_mended(result, tmp_path
 
 def test_a_projector_file_newer_than_the_journal_is_written_again(result, tmp_path):
     """Killed after a projector was written, before the journal said so."""
-    records = records_of(result.folder)
+    records = tiny.records(result.folder)
     place = next(n for n, record in enumerate(records) if record["kind"] == "projector")
     run = tmp_path / "run"
     shutil.copytree(result.folder, run)
@@ -271,6 +262,15 @@ def test_a_finished_run_is_not_gone_on_with(result):
     with pytest.raises(RunError, match="is finished"):
         api.resume(result.folder)
     assert lines(result.folder) == before
+
+
+def test_a_run_over_an_unfinished_one_offers_to_resume_it(unfinished, chosen):
+    before = lines(unfinished)
+    with pytest.raises(RunError) as caught:
+        api.search(replace(chosen, out=str(unfinished)))
+    for part in ("interrupted; 0 of 2 rounds closed", f"slimsearch resume {unfinished}"):
+        assert part in str(caught.value)
+    assert lines(unfinished) == before
 
 
 @contextmanager
@@ -324,6 +324,40 @@ def test_a_changed_setting_refuses_resume(unfinished, before, after, key):
         api.resume(unfinished)
 
 
+def test_drift_that_is_allowed_marks_the_result(unfinished, llava_16):
+    """In the journal, in the result, in the model's record and on its card."""
+    shard = llava_16 / "model-00002-of-00002.safetensors"
+    file = unfinished / "settings.toml"
+    file.write_text(file.read_text().replace("finalists = 2", "finalists = 1"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    watch = Notes()
+    with swapped(shard, bytes(content)):
+        found = api.resume(unfinished, watch, allow_drift=True)
+    assert len(found.drift) == 2
+    assert found.drift[0].startswith("model.model-00002-of-00002.safetensors was '")
+    assert found.drift[1] == "settings.finalists was 2, is 1"
+    assert [note for note in watch.notes if note.startswith("Drift: ")] == [
+        f"Drift: {line}." for line in found.drift
+    ]
+    records = tiny.records(unfinished)
+    assert [r["differences"] for r in records if r["kind"] == "drift"] == [list(found.drift)]
+    assert records[-1]["drift"] == list(found.drift)
+    assert history.read(unfinished).drift == list(found.drift)
+    assert json.loads((found.model / "slimsearch.json").read_text())["drift"] == list(found.drift)
+    assert "settings.finalists was 2, is 1" in (found.model / "README.md").read_text()
+
+
+def test_drift_of_another_seed_is_no_search_to_go_on_with(result, tmp_path):
+    """The rounds in the journal were proposed by another strategy's state."""
+    place = next(n for n, r in enumerate(tiny.records(result.folder)) if r["kind"] == "round")
+    run = copy_of(result.folder, tmp_path / "run", place + 1)
+    file = run / "settings.toml"
+    file.write_text(file.read_text().replace("seed = 0", "seed = 1"))
+    with pytest.raises(RunError, match="belong to different searches"):
+        api.resume(run, allow_drift=True)
+
+
 def test_a_changed_tokenizer_refuses_resume(unfinished, llava_16):
     """Other tokens mean other segments, so the run would not end the same."""
     file = llava_16 / "tokenizer.json"
@@ -358,7 +392,7 @@ def test_a_missing_block_of_the_level_store_is_refused(unfinished):
 
 
 def test_a_damaged_projector_is_refused(result, tmp_path):
-    records = records_of(result.folder)
+    records = tiny.records(result.folder)
     place = next(n for n, record in enumerate(records) if record["kind"] == "round")
     if not any(record["kind"] == "projector" for record in records[:place]):
         pytest.fail("the first projector step was not kept, so nothing is tested")
@@ -367,7 +401,7 @@ def test_a_damaged_projector_is_refused(result, tmp_path):
     content = bytearray(file.read_bytes())
     content[-3] ^= 4
     file.write_bytes(bytes(content))
-    with pytest.raises(RunError, match=r"0001\.safetensors is not the file"):
+    with pytest.raises(RunError, match=r"0001\.safetensors is damaged"):
         api.resume(run)
 
 
@@ -387,7 +421,7 @@ def test_a_bad_line_in_the_middle_refuses_resume(unfinished):
 
 def test_a_folder_with_something_in_it_is_never_overwritten(result, chosen):
     before = outcome(result.folder)
-    with pytest.raises(RunError, match=f"slimsearch resume {result.folder}"):
+    with pytest.raises(RunError, match=r"holds a search: finished; 2 of 2 rounds.*best\.toml"):
         api.search(chosen)
     assert outcome(result.folder) == before
 
@@ -429,7 +463,7 @@ def test_a_failing_candidate_gets_infinity_and_the_run_goes_on(small, tmp_path, 
     out = tmp_path / "run"
     found = api.search(replace(small, policy="per_matrix", out=str(out)))
     bad = [Score(**{k: v for k, v in r.items() if k != "kind"})
-           for r in records_of(out) if r["kind"] == "score" and r["total"] is None]  # fmt: skip
+           for r in tiny.records(out) if r["kind"] == "score" and r["total"] is None]  # fmt: skip
     assert [score.candidate for score in bad] == ["1-02"]
     assert bad[0].failure == "text_loss is not a finite number"
     first = found.rounds[0]
@@ -461,7 +495,7 @@ def test_if_all_fail_the_run_stops_and_can_go_on(small, tmp_path, monkeypatch):
         patched.setattr(TextLoss, "measure", lambda *_: float("nan"))
         with pytest.raises(ResourceError, match="Every candidate of round 1 failed"):
             api.search(replace(small, out=str(out)))
-    records = records_of(out)
+    records = tiny.records(out)
     assert [record["total"] for record in records if record["kind"] == "score"] == [None] * 4
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from zlib import crc32
 
 import pytest
 
@@ -25,7 +26,7 @@ def ends(content: bytes) -> list[int]:
 
 
 def test_records_come_back(file):
-    assert read(file) == (RECORDS, file.stat().st_size)
+    assert read(file) == (RECORDS, [0, *ends(file.read_bytes())])
 
 
 def test_cut_at_every_byte_the_whole_lines_come_back(file):
@@ -33,7 +34,7 @@ def test_cut_at_every_byte_the_whole_lines_come_back(file):
     for length in range(len(content) + 1):
         file.write_bytes(content[:length])
         whole = [end for end in ends(content) if end <= length]
-        assert read(file) == (RECORDS[: len(whole)], max(whole, default=0)), length
+        assert read(file) == (RECORDS[: len(whole)], [0, *whole]), length
 
 
 def test_a_torn_line_is_cut_off_before_the_next_is_written(file):
@@ -42,6 +43,8 @@ def test_a_torn_line_is_cut_off_before_the_next_is_written(file):
         file.write_bytes(content[:length])
         journal = Journal(file)
         assert journal.records == RECORDS[:2]
+        assert file.read_bytes() == content[:length], "opening changed it"
+        assert journal.torn == length - ends(content)[1]
         journal.append(RECORDS[2])
         journal.close()
         assert file.read_bytes() == content
@@ -68,7 +71,7 @@ def test_a_flipped_bit_in_the_last_line_drops_it_or_is_refused(file):
         damaged = bytearray(content)
         damaged[place] ^= 1
         file.write_bytes(damaged)
-        assert read(file) == (RECORDS[:2], last)
+        assert read(file) == (RECORDS[:2], [0, *ends(content)[:2]])
 
 
 def test_opening_a_damaged_journal_changes_nothing(file):
@@ -85,9 +88,9 @@ def test_opening_a_damaged_journal_changes_nothing(file):
 def test_a_full_disk_leaves_whole_lines(file, monkeypatch):
     content = file.read_bytes()
     journal = Journal(file)
-    written = os.write
+    written = os.pwrite
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", lambda handle, line: written(handle, line[:7]))
+        patched.setattr(os, "pwrite", lambda handle, line, at: written(handle, line[:7], at))
         with pytest.raises(ResourceError, match="No space left"):
             journal.append({"n": 3})
     assert file.read_bytes() == content
@@ -125,3 +128,24 @@ def test_what_is_no_json_number_is_null(file):
 def test_a_missing_journal(tmp_path):
     with pytest.raises(RunError, match="cannot be read"):
         read(tmp_path / "none")
+
+
+def line(text: bytes) -> bytes:
+    return b"%08x %s\n" % (crc32(text), text)
+
+
+@pytest.mark.parametrize("text", [b"no json", b"[1]", b"[" * 100_000, b'"a"', b""])
+def test_a_line_whose_sum_is_right_and_whose_content_is_no_record(file, text):
+    whole = file.read_bytes()
+    file.write_bytes(line(text) + whole)
+    with pytest.raises(RunError, match="damaged at byte 0 "):
+        read(file)
+
+
+def test_a_link_in_the_journals_place_is_not_followed(tmp_path):
+    """A line cut off would be cut off there."""
+    (tmp_path / "mine").write_text("one line of mine")
+    (tmp_path / "journal.jsonl").symlink_to(tmp_path / "mine")
+    with pytest.raises(ResourceError, match=r"journal\.jsonl"):
+        Journal(tmp_path / "journal.jsonl")
+    assert (tmp_path / "mine").read_text() == "one line of mine"

@@ -3,13 +3,17 @@
 from dataclasses import replace
 
 import pytest
+import tiny
 
-from slimsearch import assembly, inputs, run
+from slimsearch import assembly, history, inputs, run
 from slimsearch.density import neighbour_density
 from slimsearch.errors import RunError
 from slimsearch.loop import play
-from slimsearch.run import records_of
 from slimsearch.watch import Watch
+
+
+def rounds_of(folder):
+    return list(history.read(folder).rounds.values())
 
 
 class Counting(Watch):
@@ -78,7 +82,7 @@ def played(play_in, tmp_path):
 
 def test_the_strategy_is_told_what_the_journal_holds(played):
     loop, _, _, folder = played
-    rounds = run.rounds_in(records_of(folder))
+    rounds = rounds_of(folder)
     assert [done.index for done in rounds] == [1, 2, 3]
     for done, told in zip(rounds, loop.strategy.told, strict=True):
         assert told == [(score.genes, score.total) for score in done.scores]
@@ -86,7 +90,7 @@ def test_the_strategy_is_told_what_the_journal_holds(played):
 
 
 def test_every_score_of_a_round_is_under_the_projector_the_round_began_with(played):
-    rounds = run.rounds_in(records_of(played[3]))
+    rounds = rounds_of(played[3])
     before = 0
     for done in rounds:
         assert {score.projector for score in done.scores} == {before}
@@ -97,7 +101,7 @@ def test_every_score_of_a_round_is_under_the_projector_the_round_began_with(play
 
 
 def test_survivors_keep_their_names_and_their_text_loss(played):
-    rounds = run.rounds_in(records_of(played[3]))
+    rounds = rounds_of(played[3])
     first = {score.candidate: score for score in rounds[0].scores}
     again = [score for score in rounds[1].scores if score.candidate in first]
     assert again
@@ -110,14 +114,14 @@ def test_survivors_keep_their_names_and_their_text_loss(played):
 
 def test_weights_are_the_neighbour_density_of_the_rounds_candidates(played):
     loop = played[0]
-    for done in run.rounds_in(records_of(played[3])):
+    for done in rounds_of(played[3]):
         points = [loop.space.values(score.genes) for score in done.scores if score.ok]
         assert done.weights == pytest.approx(neighbour_density(points, 5))
         assert done.champion == min(done.scores, key=lambda score: score.total)
 
 
 def test_names_say_the_round_and_the_place(played):
-    for done in run.rounds_in(records_of(played[3])):
+    for done in rounds_of(played[3]):
         new = [s.candidate for s in done.scores if s.candidate.startswith(f"{done.index}-")]
         assert new
         assert new == [f"{done.index}-{n:02d}" for n in range(1, len(new) + 1)]
@@ -154,10 +158,10 @@ def test_a_journal_of_another_search_is_refused(played, play_in):
 
 def test_without_projector_steps_nothing_is_scored_twice(play_in, tmp_path):
     play_in(tmp_path / "run", rounds=3, projector_steps=0)
-    scored = [r["candidate"] for r in records_of(tmp_path / "run") if r["kind"] == "score"]
+    scored = [r["candidate"] for r in tiny.records(tmp_path / "run") if r["kind"] == "score"]
     assert len(scored) == len(set(scored))
 
 
 def test_a_strategy_with_nothing_left_ends_the_search(play_in, tmp_path):
     play_in(tmp_path / "run", rounds=5, strategy="uniform")
-    assert len(run.rounds_in(records_of(tmp_path / "run"))) == 1
+    assert len(rounds_of(tmp_path / "run")) == 1

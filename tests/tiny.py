@@ -23,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from slimsearch import journal
+from slimsearch.journal import Record
 from slimsearch.settings import Settings
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
@@ -154,6 +156,11 @@ def settings(model: Path, pairs_file: Path | str, text_file: Path) -> Settings:
         projector_steps=2, final_steps=3, projector_rate=1e-3, batch_tokens=200, device="cpu",
         policy="per_layer",
     )  # fmt: skip
+
+
+def records(run: Path) -> list[Record]:
+    """What stands in a run's journal."""
+    return journal.read(run / "journal.jsonl")[0]
 
 
 @cache

@@ -21,6 +21,7 @@ from slimsearch.cli import (
     show,
     status,
 )
+from slimsearch.cli.stopping import stoppable
 from slimsearch.errors import SlimsearchError, Stopped
 
 DEBUG = "--debug"
@@ -49,7 +50,8 @@ def main() -> None:
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     try:
-        app(args=arguments)
+        with stoppable():
+            app(args=arguments)
     except (SlimsearchError, Stopped) as error:
         _complain(str(error), debug)
         sys.exit(error.exit_code)

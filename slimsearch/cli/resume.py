@@ -8,9 +8,16 @@ import typer
 
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder that `slimsearch run` made.")],
+    allow_drift: Annotated[
+        bool,
+        typer.Option(
+            "--allow-drift",
+            help="Go on though model, data, settings or versions have changed; the result says so.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Go on with an interrupted search, to the same end as an unbroken one."""
     from slimsearch.cli import searching
 
-    searching.go_on(run, json)
+    searching.go_on(run, allow_drift, json)

@@ -1,18 +1,15 @@
-"""What run and resume share: progress, signals, the final table, what to type next."""
+"""What run and resume share: progress, how to go on, the final table, what to type next."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 
-from slimsearch import api, display
+from slimsearch import api, display, history
 from slimsearch.api import Result
 from slimsearch.display import Display
-from slimsearch.errors import ResourceError, Stopped
+from slimsearch.errors import ResourceError, Stopped, is_out_of_memory
 from slimsearch.settings import Settings
 
 
@@ -23,17 +20,26 @@ def start(settings: Settings) -> None:
     _carry_out(folder, lambda watch: api.search(chosen, watch), settings.json)
 
 
-def go_on(folder: Path, as_json: bool) -> None:
+def go_on(folder: Path, allow_drift: bool, as_json: bool) -> None:
     """An interrupted search, with its result printed."""
-    _carry_out(folder, lambda watch: api.resume(folder, watch), as_json)
+    _carry_out(folder, lambda watch: api.resume(folder, watch, allow_drift=allow_drift), as_json)
 
 
 def _carry_out(folder: Path, work: Callable[[Display], Result], as_json: bool) -> None:
-    with Display() as watch, _stoppable(folder):
+    with Display() as watch:
         try:
             result = work(watch)
+        except Stopped as stop:
+            raise Stopped(f"{stop} {_how_to_go_on(folder)}", stop.exit_code) from stop
         except ResourceError as error:
-            raise ResourceError(f"{error} {_how_to_go_on(folder)}".strip()) from error
+            raise ResourceError(f"{error} {_how_to_go_on(folder)}") from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"Out of memory. Free some, or begin anew with a smaller --batch-tokens. "
+                f"{_how_to_go_on(folder)}"
+            ) from error
     if as_json:
         display.as_json(result.as_dict())
         return
@@ -45,6 +51,8 @@ def _carry_out(folder: Path, work: Callable[[Display], Result], as_json: bool) -
             f"Stitched and exact scores of the finalists: rank correlation "
             f"{result.correlation:.2f}."
         )
+    for line in result.drift:
+        display.say(f"Drift: {line}.")
     display.say("Next:")
     for line in _next(result):
         display.say(f"  {line}")
@@ -62,25 +70,8 @@ def _next(result: Result) -> list[str]:
 
 
 def _how_to_go_on(folder: Path) -> str:
-    if not (folder / "journal.jsonl").is_file():
-        return ""
-    return f"Go on with: slimsearch resume {folder}"
-
-
-@contextmanager
-def _stoppable(folder: Path) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops in order; a second one ends the process at once."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Stopped(f"stopped. {_how_to_go_on(folder)}".strip(), 128 + number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """The command that goes on, where there is something to go on with."""
+    file = folder / history.JOURNAL
+    if not file.is_file() or not file.stat().st_size:
+        return "Nothing was found out yet; start it again."
+    return f"Go on with: {history.resume_line(folder)}"

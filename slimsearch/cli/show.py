@@ -13,10 +13,12 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show a policy, part by part."""
-    from slimsearch import display, shelf
+    from slimsearch import display, history, shelf
     from slimsearch import policy as policies
 
     run = Path(policy)
+    if (run / history.JOURNAL).is_file():
+        history.read(run).check_written("best.toml")
     found = policies.read(run / "best.toml" if run.is_dir() else shelf.find("policies", policy))
     if json:
         tables = {name: dict(table) for name, table in found.tables.items()}

@@ -5,41 +5,43 @@ from typing import Annotated
 
 import typer
 
+MOST = 30  # lines of a kind; --json has all failures
+
 
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show how far a run has come."""
-    from slimsearch import display, settings
-    from slimsearch.run import end_in, in_use, records_of, rounds_in, scores_in
+    from slimsearch import display, history, settings
 
-    records = records_of(run)
-    chosen = settings.read(run / "settings.toml")
-    rounds, scores = rounds_in(records), scores_in(records)
-    end = end_in(records)
-    state = "finished" if end else "going on" if in_use(run) else "interrupted"
+    found = history.read(run)
+    of = settings.read(run / "settings.toml").rounds
+    state, rounds, end = history.state(found), list(found.rounds.values()), found.end
     if json:
         facts = {
             "run": str(run),
             "state": state,
             "rounds": len(rounds),
-            "of": chosen.rounds,
-            "scores": len(scores),
-            "failed": sum(not score.ok for score in scores),
+            "of": of,
+            "scores": len(found.scores),
+            "failed": len(found.failures),
+            "failures": {score.candidate: score.failure for score in found.failures},
             "champion": rounds[-1].champion.candidate if rounds else None,
+            "drift": found.drift,
             "table": end["table"] if end else None,
         }
         display.as_json(facts)
         return
-    display.say(
-        f"{run}: {state}; {len(rounds)} of {chosen.rounds} rounds closed, {len(scores)} scores, "
-        f"{sum(not score.ok for score in scores)} failed."
-    )
+    display.say(f"{run}: {history.summary(found, of)}")
+    for score in found.failures[-MOST:]:
+        display.say(f"{score.candidate} failed: {score.failure}")
+    for line in found.drift:
+        display.say(f"Drift: {line}.")
     if rounds:
-        cells = [display.round_cells(done) for done in rounds]
+        cells = [display.round_cells(done) for done in rounds[-MOST:]]
         display.grid("Rounds", list(cells[-1]), [list(row.values()) for row in cells])
     if end:
         display.results(end["table"])
     if state == "interrupted":
-        display.say(f"To go on: slimsearch resume {run}")
+        display.say(f"To go on: {history.resume_line(run)}")

@@ -55,6 +55,9 @@ def _card(facts: Mapping[str, Any]) -> str:
         f"{facts['sparsity']:.1%} of the weights in the decoder's attention and MLP matrices are "
         f"zero.",
     ]
+    if facts.get("drift"):
+        lines += ["", "The search was interrupted and gone on with under other conditions:", ""]
+        lines += [f"- {difference}" for difference in facts["drift"]]
     for family, table in facts.get("policy", {}).items():
         lines += ["", f"| {family} | |", "|---|---|"]
         lines += [f"| {part} | {value:g} |" for part, value in table.items()]
