@@ -1,13 +1,15 @@
-"""The projector step: a few AdamW steps on sum_m c_m L_m(W_p) over the pairs.
+"""The projector step: AdamW on sum_m c_m L_m(W_p) over the pairs.
 
 Each gradient step takes one candidate, drawn evenly in proportion to the weights c_m, and one
-batch of pairs: an unbiased and cheap estimate of the whole sum. The last batches of pairs are held
-back; a step that does not lower their loss under the round's best candidate is reverted.
+batch of pairs: an unbiased and cheap estimate of the whole sum. The rate warms up, then falls to
+nothing along a cosine within every step of the search. The last batches of pairs are held back:
+the weights that did best on them under the round's best candidate are kept, or the old ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import cos, pi
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from slimsearch.candidate import ProjectorStep
 from slimsearch.vlm import IGNORED, VLM, Batch
 
 HELD_SHARE = 0.2  # of the calibration pairs, never trained on
+LOOK = 25  # gradient steps between two looks at the held-back pairs
+PATIENCE = 2  # looks in a row that may bring nothing
+WARM_UP = 0.1  # of the gradient steps
 
 
 class ProjectorTrainer:
@@ -26,6 +31,7 @@ class ProjectorTrainer:
     def __init__(self, vlm: VLM, pairs: Sequence[Batch], rate: float):
         held = max(1, round(len(pairs) * HELD_SHARE)) if len(pairs) > 1 else 0
         self._vlm = vlm
+        self._rate = rate
         self.version = 0  # of the weights that are on the model; 0 is the original
         order = np.random.default_rng(0).permutation(len(pairs))
         self._training = [pairs[i] for i in order[held:]]
@@ -52,22 +58,31 @@ class ProjectorTrainer:
         random: np.random.Generator,
     ) -> ProjectorStep:
         """Trains in place; `candidates` and `best` put a policy on the model when called."""
-        saved = self.state()
+        start = kept = self.state()
         best()
-        before = self._vlm.mean_loss(self._held)
-        finite = True
-        for index in np.sort(_systematic(weights, steps, random)):
-            candidates[index]()
-            batch = self._training[random.integers(len(self._training))]
-            finite = finite and self._descend(batch)
-        self._vlm.set_projector(self._detached())
-        best()
-        after = self._vlm.mean_loss(self._held)
-        if finite and after < before:
-            return ProjectorStep(before, after, kept=True)
-        self.load(saved)
-        note = "did not help on held-out pairs" if finite else "the gradient was not finite"
-        return ProjectorStep(before, after, kept=False, note=note)
+        before = after = least = self._vlm.mean_loss(self._held)
+        batches = self._shuffled(random)
+        on, in_vain = -1, 0  # the candidate on the model; looks that brought nothing
+        for done, index in enumerate(_together(_systematic(weights, steps, random), random), 1):
+            if index != on:
+                candidates[index]()
+                on = index
+            if not self._descend(next(batches), self._rate * _schedule(done, steps)):
+                self.load(start)
+                return ProjectorStep(before, None, kept=False, note="the gradient was not finite")
+            if done % LOOK and done < steps:
+                continue
+            self._vlm.set_projector(self._detached())
+            best()
+            on, after = -1, self._vlm.mean_loss(self._held)
+            if after < least:
+                kept, least, in_vain = self.state(), after, 0
+            elif (in_vain := in_vain + 1) == PATIENCE:
+                break
+        self.load(kept)
+        if least < before:
+            return ProjectorStep(before, least, kept=True)
+        return ProjectorStep(before, after, kept=False, note="did not help on held-out pairs")
 
     def state(self) -> dict[str, Tensor]:
         """Weights and optimiser moments as flat tensors, fit for a safetensors file."""
@@ -94,7 +109,13 @@ class ProjectorTrainer:
         self._optimiser.load_state_dict(whole)
         self._vlm.set_projector(self._detached())
 
-    def _descend(self, batch: Batch) -> bool:
+    def _shuffled(self, random: np.random.Generator) -> Iterator[Batch]:
+        """Training batches without end, every one once before any comes again."""
+        while True:
+            for index in random.permutation(len(self._training)):
+                yield self._training[index]
+
+    def _descend(self, batch: Batch, rate: float) -> bool:
         """One gradient step on one batch; False where the gradient is not finite."""
         targets = int((batch.targets != IGNORED).sum())
         with torch.enable_grad():
@@ -104,6 +125,8 @@ class ProjectorTrainer:
         norm = torch.nn.utils.clip_grad_norm_(list(self._weights.values()), 1.0)
         if not bool(torch.isfinite(norm)):
             return False
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
         self._optimiser.step()
         return True
 
@@ -117,7 +140,19 @@ class ProjectorTrainer:
         return {name: weight.detach() for name, weight in self._weights.items()}
 
 
+def _schedule(done: int, steps: int) -> float:
+    """The share of the rate at the `done`-th of `steps` gradient steps."""
+    warm = max(1, round(WARM_UP * steps))
+    return min(1.0, done / warm) * (1 + cos(pi * max(0, done - warm) / (steps - warm + 1))) / 2
+
+
 def _systematic(weights: Sequence[float], count: int, random: np.random.Generator) -> np.ndarray:
     """`count` indices drawn in proportion to weights, spread as evenly as they can be."""
     marks = (np.arange(count) + random.random()) / max(count, 1)
     return np.minimum(np.searchsorted(np.cumsum(weights), marks), len(weights) - 1)
+
+
+def _together(drawn: np.ndarray, random: np.random.Generator) -> list[int]:
+    """Equal indices side by side, so that each candidate is put on once; else in random order."""
+    place = random.permutation(int(drawn.max(initial=0)) + 1)
+    return sorted(drawn.tolist(), key=lambda index: place[index])

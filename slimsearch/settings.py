@@ -85,9 +85,11 @@ class Settings:
         8, "Gradient steps on the projector each round; 0 leaves it alone.", 0
     )
     final_steps: int = _setting(
-        40, "Gradient steps on the projector once the champion is crowned.", 0
+        100, "Gradient steps on the projector once the champion is crowned, and in a tune.", 0
     )
-    projector_rate: float = _setting(1e-4, "Learning rate of the projector step.", 0, 1)
+    projector_rate: float = _setting(
+        1e-3, "Learning rate of the projector step at its highest; it warms up, then falls.", 0, 1
+    )
     seed: int = _setting(0, "Seed of everything drawn.", 0, (1 << 63) - 1)
     device: str = _setting("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     dtype: str = _setting(

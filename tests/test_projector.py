@@ -7,9 +7,10 @@ import pytest
 import tiny
 import torch
 
+from slimsearch import projector
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches
-from slimsearch.projector import ProjectorTrainer, _systematic
+from slimsearch.projector import ProjectorTrainer, _schedule, _systematic
 from slimsearch.vlm import IGNORED
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
@@ -140,17 +141,67 @@ def test_a_state_is_a_copy(seen, pairs):
 
 
 def test_candidates_are_put_on_in_proportion_to_their_weights(seen, pairs):
-    count = [0, 0, 0]
+    trainer, put, trained = ProjectorTrainer(seen[0], pairs, 1e-3), [], []
+    descend = trainer._descend
+    trainer._descend = lambda *given: trained.append(put[-1]) or descend(*given)
+    candidates = [lambda n=n: put.append(n) for n in range(3)]
+    step(trainer, 20, candidates=candidates, weights=[0.5, 0.0, 0.5])
+    assert [trained.count(n) for n in range(3)] == [10, 0, 10]
+    assert sorted(put) == [0, 2]  # once each: putting one on may mean to prune it
 
-    def putting(index):
-        def put() -> None:
-            count[index] += 1
 
-        return put
+def test_every_batch_is_trained_on_once_before_any_comes_again(seen, pairs):
+    trainer, met = ProjectorTrainer(seen[0], pairs, 1e-3), []
+    descend = trainer._descend
+    trainer._descend = lambda batch, rate: met.append(id(batch)) or descend(batch, rate)
+    count = len(trainer._training)
+    step(trainer, 2 * count)
+    assert sorted(met[:count]) == sorted(met[count:])
+    assert len(set(met)) == count
+    assert met[:count] != met[count:]
 
-    step(ProjectorTrainer(seen[0], pairs, 1e-3), 20, candidates=[putting(n) for n in range(3)],
-         weights=[0.5, 0.0, 0.5])  # fmt: skip
-    assert count == [10, 0, 10]
+
+def test_the_rate_warms_up_and_falls_along_a_cosine():
+    shares = [_schedule(done, 100) for done in range(1, 101)]
+    assert shares[:10] == pytest.approx([n / 10 for n in range(1, 11)])
+    wanted = [0.5 + 0.5 * np.cos(np.pi * n / 91) for n in range(1, 91)]
+    assert shares[10:] == pytest.approx(wanted)
+    assert 0 < shares[-1] < 1e-3
+    assert _schedule(1, 1) == 1
+
+
+class Losses:
+    """In place of what the held-back pairs lose: told numbers, and the weights they were for."""
+
+    def __init__(self, model, numbers):
+        self.numbers, self.weights, self._model = list(numbers), [], model
+
+    def __call__(self, _) -> float:
+        self.weights.append(self._model.projector_state())
+        return self.numbers[len(self.weights) - 1]
+
+
+@pytest.mark.parametrize(
+    ("losses", "looks", "kept"),
+    [
+        ([3.0, 2.0, 1.0, 0.9, 0.8], 4, 4),  # better all the way
+        ([3.0, 2.0, 2.5, 1.0, 1.5], 4, 3),  # the best of all looks
+        ([3.0, 2.0, 2.5, 2.0, 1.0], 3, 1),  # two looks in a row brought nothing: it ends there
+        ([3.0, 3.0, 3.5], 2, None),  # no better than before is not better
+    ],
+)
+def test_it_looks_as_it_goes_and_keeps_the_best(seen, pairs, monkeypatch, losses, looks, kept):
+    model = seen[0]
+    trainer = ProjectorTrainer(model, pairs, 1e-3)
+    seer = Losses(model, losses)
+    monkeypatch.setattr(model, "mean_loss", seer)
+    done = step(trainer, 3 * projector.LOOK + 2)
+    assert len(seer.weights) == 1 + looks
+    assert done.kept == (kept is not None)
+    now, wanted = model.projector_state(), seer.weights[kept or 0]
+    assert all(torch.equal(now[key], weight) for key, weight in wanted.items())
+    if done.kept:
+        assert (done.before, done.after) == (3.0, losses[kept])
 
 
 def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
@@ -168,7 +219,7 @@ def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
     )
     loss.backward()
-    trainer._descend(batch)
+    trainer._descend(batch, rate)
     for key, weight in trainer.state().items():
         if key.startswith("weight."):
             old = before[key.removeprefix("weight.")]
