@@ -6,7 +6,10 @@ result = search(Settings(ratio=0.5))
 
 from typing import TYPE_CHECKING, Any
 
+from slimsearch import privacy
 from slimsearch.version import __version__
+
+privacy.silence()
 
 if TYPE_CHECKING:
     from slimsearch.api import Result, resume, search

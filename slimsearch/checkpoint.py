@@ -19,7 +19,15 @@ from slimsearch.shelf import PACKAGE
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
 COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken")  # everything beside the weights
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # can run any code when opened
+LONGEST = 64 << 20  # bytes of a config.json or an index
+# Keys of config.json that have other weights loaded than those that are checked here.
+ELSEWHERE = {
+    "transformers_weights": "names another file of weights; rename it to model.safetensors",
+    "quantization_config": "describes quantised weights; give the model in its full precision",
+}
 
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -80,9 +88,13 @@ class Checkpoint:
 def find(source: str) -> Checkpoint:
     """The checkpoint behind 'demo', a folder or a hub id, checked to be whole."""
     folder = _folder(source)
+    _check_links(folder)
     config = _json(folder / "config.json", "every model folder has one; save_pretrained writes it")
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{folder / 'config.json'} names no model_type, so it is no model's.")
+    for key, meaning in ELSEWHERE.items():
+        if config.get(key):
+            raise ModelError(f"{folder / 'config.json'}: '{key}' {meaning}.")
     shards = _shards(folder)
     _check_whole(folder, shards)
     return Checkpoint(folder, config, shards)
@@ -113,7 +125,8 @@ def _folder(source: str) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise ModelError(f"{path} is a file; give the folder that holds config.json.")
+        hint = " Pickled weights are never opened." if path.suffix in PICKLED else ""
+        raise ModelError(f"{path} is a file; give the folder that holds config.json.{hint}")
     if source.count("/") == 1 and source[0] not in "./~" and ".." not in source:
         return _from_hub(source)
     raise ModelError(
@@ -135,7 +148,29 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
+def _check_links(folder: Path) -> None:
+    """Before anything is opened: no link out of the folder, and no adapter of another model."""
+    for file in sorted(folder.iterdir()):
+        inside = file.resolve().parent == folder.resolve() or _in_hub_cache(file)
+        if file.is_symlink() and not inside:
+            raise ModelError(f"{file} is a link out of its folder. Refused; copy the file in.")
+    if (folder / ADAPTER).exists():
+        raise ModelError(
+            f"{folder / ADAPTER} makes this an adapter of another model. Merge it into that model "
+            f"first, and give the merged folder."
+        )
+
+
+def _in_hub_cache(file: Path) -> bool:
+    """True for <cache>/models--x--y/snapshots/<revision>/name -> ../../blobs/<hash>."""
+    snapshots = file.absolute().parent.parent
+    blobs = (snapshots.parent / "blobs").resolve()
+    return snapshots.name == "snapshots" and file.resolve().parent == blobs
+
+
 def _shards(folder: Path) -> dict[str, str]:
+    if (folder / SINGLE).is_file():  # transformers, too, takes it before an index
+        return dict.fromkeys(_keys(folder / SINGLE), SINGLE)
     if (folder / INDEX).is_file():
         found = _json(folder / INDEX, "").get("weight_map")
         if not isinstance(found, dict) or not found:
@@ -147,9 +182,7 @@ def _shards(folder: Path) -> dict[str, str]:
                     f"Refused: shards are plain file names."
                 )
         return found
-    if (folder / SINGLE).is_file():
-        return dict.fromkeys(_keys(folder / SINGLE), SINGLE)
-    others = sorted(file.name for file in folder.glob("*.bin"))
+    others = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
     hint = f" Pickled weights ({others[0]}) are never opened." if others else ""
     raise ModelError(
         f"{folder} holds neither {SINGLE} nor {INDEX}.{hint} Save the model again with "
@@ -162,35 +195,36 @@ def _check_whole(folder: Path, shards: Mapping[str, str]) -> None:
         file = folder / name
         if not file.is_file():
             raise ModelError(f"{file} is missing though {INDEX} names it; fetch the model again.")
-        if file.resolve().parent != folder.resolve() and not _in_hub_cache(file):
-            raise ModelError(f"{file} is a link out of its folder. Refused; copy the file in.")
         missing = {key for key, place in shards.items() if place == name} - set(_keys(file))
         if missing:
             raise ModelError(f"{file} lacks the tensor {min(missing)}; fetch the model again.")
 
 
-def _in_hub_cache(file: Path) -> bool:
-    """True for <cache>/models--x--y/snapshots/<revision>/name -> ../../blobs/<hash>."""
-    target = file.resolve()
-    return target.parent.name == "blobs" and target.parent.parent in file.absolute().parents
-
-
 def _keys(file: Path) -> Iterable[str]:
     try:
         with safe_open(file, "pt") as shard:
-            return list(shard.keys())
+            kinds = {key: shard.get_slice(key).get_dtype() for key in shard.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{file} is damaged or cut short ({error}); fetch the model again."
         ) from None
+    for key, kind in kinds.items():
+        if kind not in _DTYPES and key.endswith((".weight", ".bias")):
+            raise ModelError(
+                f"{file} holds {key} as {kind}; slimsearch reads {', '.join(_DTYPES)}. Give the "
+                f"model in its full precision."
+            )
+    return kinds
 
 
 def _json(file: Path, why: str) -> dict[str, Any]:
     try:
+        if file.stat().st_size > LONGEST:
+            raise ModelError(f"{file} is larger than {LONGEST >> 20} MiB; fetch the model again.")
         found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ModelError(f"There is no {file}; {why}.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} is no readable JSON ({error}); fetch the model again.") from None
     if not isinstance(found, dict):
         raise ModelError(f"{file} holds no JSON object; fetch the model again.")

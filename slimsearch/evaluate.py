@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from math import isfinite
 from time import perf_counter
 
-import torch
-
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Family, Term
-from slimsearch.errors import SolverError
+from slimsearch.errors import SolverError, is_out_of_memory
 from slimsearch.level_store import LevelStore
 from slimsearch.policy import Policy
 from slimsearch.vlm import VLM, Calibrated
@@ -41,10 +39,14 @@ class Evaluator:
         try:
             self.put_on(candidate.policy)
             terms = self.measure(earlier)
-        except (torch.OutOfMemoryError, MemoryError):
-            return failed(candidate, projector, "out of memory; try a smaller batch_tokens")
-        except SolverError as error:  # of a candidate that is pruned exactly
+        except SolverError as error:  # no damping helped a matrix that it asks for
             return failed(candidate, projector, str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not self._take_smaller_batches():
+                return failed(candidate, projector, "out of memory, with one row a batch too")
+            return self.score(candidate, projector, earlier)
         total = self.total(terms)
         if not isfinite(total):
             bad = next((name for name, value in terms.items() if not isfinite(value)), "the total")
@@ -58,6 +60,19 @@ class Evaluator:
             seconds=perf_counter() - began,
             projector=projector,
         )
+
+    def _take_smaller_batches(self) -> bool:
+        """Halves the batches from here on; False where each holds one row already."""
+        batches = self.calibrated.all
+        rows = max((len(batch.ids) for batch in batches), default=1)
+        if rows > 1:
+            smaller = (rows + 1) // 2
+            texts, pairs = (
+                tuple(part for batch in some for part in batch.split(smaller))
+                for some in (self.calibrated.texts, self.calibrated.pairs)
+            )
+            self.calibrated = Calibrated(texts, pairs)
+        return rows > 1
 
     def put_on(self, policy: Policy) -> None:
         """Edits the model as the policy says; what an earlier policy did is undone."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slimsearch import files
 from slimsearch.contracts import Pruned, Solver
-from slimsearch.errors import RunError
+from slimsearch.errors import RunError, SolverError
 from slimsearch.vlm import VLM, Batch
 from slimsearch.walk import walk
 
@@ -64,11 +64,16 @@ class LevelStore:
 
     def __init__(self, vlm: VLM):
         self._entries: dict[tuple[str, float], Packed] = {}
+        self._unsolved: dict[str, str] = {}  # matrices that no damping could solve, and why
         self._dense = {m.name: vlm.linear(m.name).weight.detach().clone() for m in vlm.matrices}
         self._on: dict[str, object] = dict.fromkeys(self._dense, DENSE)
 
     def add(self, matrix: str, level: float, pruned: Packed) -> None:
         self._entries[matrix, _key(level)] = pruned
+
+    def refuse(self, matrix: str, reason: str) -> None:
+        """Notes that a matrix has no solution: whatever candidate asks for it fails."""
+        self._unsolved[matrix] = reason
 
     def error(self, matrix: str, level: float) -> float:
         """Half tr(dW H dW^T) of a matrix at a level."""
@@ -119,10 +124,12 @@ class LevelStore:
 
     def save(self, folder: Path) -> None:
         """Writes one safetensors file for each block."""
-        blocks = sorted({matrix.split(".")[1] for matrix, _ in self._entries}, key=int)
+        matrices = {matrix for matrix, _ in self._entries} | self._unsolved.keys()
+        blocks = sorted({matrix.split(".")[1] for matrix in matrices}, key=int)
         with files.new_folder(folder) as temporary:
             for block in blocks:
                 tensors, errors = {}, {}
+                unsolved = {m: why for m, why in self._unsolved.items() if m.split(".")[1] == block}
                 for (matrix, level), packed in self._entries.items():
                     if matrix.split(".")[1] == block:
                         name = f"{matrix}@{level:g}"
@@ -130,13 +137,14 @@ class LevelStore:
                         tensors[f"{name}.values"] = packed.values
                         errors[name] = [matrix, level, packed.error, *packed.shape]
                 save_file(tensors, temporary / f"{int(block):04d}.safetensors",
-                          metadata={"entries": json.dumps(errors)})  # fmt: skip
+                          metadata={"entries": json.dumps([errors, unsolved])})  # fmt: skip
 
     def load(self, folder: Path) -> None:
         """Reads what `save` wrote; tensors stay memory-mapped until they are used."""
         for file in sorted(folder.glob("*.safetensors")):
             with safe_open(file, "pt") as shard:
-                entries = json.loads(shard.metadata()["entries"])
+                entries, unsolved = json.loads(shard.metadata()["entries"])
+                self._unsolved |= unsolved
                 for name, (matrix, level, error, rows, columns) in entries.items():
                     self.add(matrix, level, Packed(
                         shard.get_tensor(f"{name}.bits").to(self._dense[matrix].device),
@@ -145,6 +153,8 @@ class LevelStore:
                     ))  # fmt: skip
 
     def _entry(self, matrix: str, level: float) -> Packed:
+        if matrix in self._unsolved:
+            raise SolverError(f"{matrix}: {self._unsolved[matrix]}")
         try:
             return self._entries[matrix, _key(level)]
         except KeyError:
@@ -170,7 +180,11 @@ def fill(
     for stop in islice(walk(vlm, batches, tokens, pruned_inputs=False), stops):
         for matrix in stop.matrices:
             wanted = sorted({_key(level) for level in levels.get(matrix, ())} - {DENSE})
-            solved = solver.prune(store.dense(matrix), stop.hessian, wanted) if wanted else []
+            try:
+                solved = solver.prune(store.dense(matrix), stop.hessian, wanted) if wanted else []
+            except SolverError as error:
+                store.refuse(matrix, str(error))
+                wanted = solved = []
             for level, pruned in zip(wanted, solved, strict=True):
                 store.add(matrix, level, pack(pruned, vlm.disk_dtype))
             advance()

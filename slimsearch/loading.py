@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
             f"{checkpoint.folder} lacks {len(missing)} tensors, {missing[0]} among them; fetch the "
             f"model again."
         )
+    check_finite(checkpoint, model.named_parameters())
     model.eval().requires_grad_(False).to(place)
     return VLM(model, architecture, checkpoint)
 
@@ -72,6 +74,16 @@ def pick_device(device: str) -> torch.device:
             f"Use --device cpu."
         ) from None
     return place
+
+
+def check_finite(checkpoint: Checkpoint, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Refuses weights that are not numbers."""
+    for name, weight in weights:
+        if not bool(torch.isfinite(weight).all()):
+            raise ModelError(
+                f"{checkpoint.folder}: its weights hold NaN or infinity, in {name}. Fetch the "
+                f"model again; a bf16 model may not fit into --dtype float16."
+            )
 
 
 def _pick_dtype(dtype: str, device: torch.device) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from slimsearch.candidate import ProjectorStep
+from slimsearch.errors import is_out_of_memory
 from slimsearch.vlm import IGNORED, VLM, Batch
 
 HELD_SHARE = 0.2  # of the calibration pairs, never trained on
@@ -58,7 +59,26 @@ class ProjectorTrainer:
         random: np.random.Generator,
     ) -> ProjectorStep:
         """Trains in place; `candidates` and `best` put a policy on the model when called."""
-        start = kept = self.state()
+        start = self.state()
+        try:
+            return self._try(start, candidates, weights, best, steps, random)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.load(start)
+            return ProjectorStep(None, None, kept=False, note="out of memory")
+
+    def _try(
+        self,
+        start: dict[str, Tensor],
+        candidates: Sequence[Callable[[], None]],
+        weights: Sequence[float],
+        best: Callable[[], None],
+        steps: int,
+        random: np.random.Generator,
+    ) -> ProjectorStep:
+        """The step itself; goes back to `start` where it does not help."""
+        kept = start
         best()
         before = after = least = self._vlm.mean_loss(self._held)
         batches = self._shuffled(random)

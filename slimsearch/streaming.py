@@ -43,6 +43,7 @@ class StreamedBlocks:
         }
         for key, tensor in self._vlm.checkpoint.read(weights):
             weights[key].copy_(tensor)
+        loading.check_finite(self._vlm.checkpoint, weights.items())
         self._held = index
 
 

@@ -50,6 +50,14 @@ class Batch:
     def tokens(self) -> int:
         return int((self.classes != PADDING).sum())
 
+    def split(self, rows: int) -> list[Batch]:
+        """The same rows in batches of at most so many."""
+        parts = (self.ids, self.targets, self.classes, self.turns)
+        count = -(-len(self.ids) // rows)
+        features = [None] * count if self.features is None else self.features.split(rows)
+        split = zip(*(part.split(rows) for part in parts), features, strict=True)
+        return [Batch(*some) for some in split]
+
 
 @dataclass(frozen=True)
 class Calibrated:

@@ -474,11 +474,12 @@ def test_a_failing_candidate_gets_infinity_and_the_run_goes_on(small, tmp_path, 
 
 def test_a_candidate_whose_measuring_raises_fails_alone(small, tmp_path, monkeypatch):
     """DESIGN: a failed candidate becomes a score of infinity with its reason."""
-    measure, calls = TextLoss.measure, []
+    measure, tried = TextLoss.measure, []
 
     def one_bad(self, vlm, calibrated):
-        calls.append(1)
-        if len(calls) == 2:
+        """The second candidate never fits, whatever the batch."""
+        tried.append(max(len(batch.ids) for batch in calibrated.all))
+        if len(tried) > 1 and 1 not in tried[:-1]:
             raise torch.OutOfMemoryError("no room")
         return measure(self, vlm, calibrated)
 
@@ -487,6 +488,7 @@ def test_a_candidate_whose_measuring_raises_fails_alone(small, tmp_path, monkeyp
     bad = [score for score in found.rounds[0].scores if not score.ok]
     assert [score.candidate for score in bad] == ["1-02"]
     assert "out of memory" in bad[0].failure
+    assert tried[1] > 1, "no smaller batch was tried"
 
 
 def test_if_all_fail_the_run_stops_and_can_go_on(small, tmp_path, monkeypatch):
@@ -497,6 +499,10 @@ def test_if_all_fail_the_run_stops_and_can_go_on(small, tmp_path, monkeypatch):
             api.search(replace(small, out=str(out)))
     records = tiny.records(out)
     assert [record["total"] for record in records if record["kind"] == "score"] == [None] * 4
+    assert [record["failure"] for record in records if record["kind"] == "score"] == [
+        "text_loss is not a finite number"] * 4  # fmt: skip
+    resumed, unbroken = api.resume(out), api.search(replace(small, out=str(tmp_path / "other")))
+    assert (resumed.policy, resumed.total) == (unbroken.policy, unbroken.total)
 
 
 def test_a_projector_step_that_explodes_does_not_end_the_run(small, tmp_path, monkeypatch):
@@ -527,12 +533,39 @@ def test_an_impossible_ratio_leaves_no_folder(small, tmp_path):
     assert not out.exists()
 
 
+def test_a_matrix_that_cannot_be_solved_costs_only_those_who_prune_it(small, tmp_path, monkeypatch):
+    """Who leaves it dense goes on; the baseline that cannot be pruned is left out, aloud."""
+    prune = SparseGPT.prune
+
+    def fails_on_down(self, weights, hessian, levels):
+        if weights.shape == (32, 48) and levels:
+            raise SolverError("stays indefinite")
+        return prune(self, weights, hessian, levels)
+
+    monkeypatch.setattr(SparseGPT, "prune", fails_on_down)
+    out, watch = tmp_path / "run", Notes()
+    chosen = replace(
+        small, policy="per_matrix", ratio=0.25, levels="0,0.25,0.5", candidates=24, seed=3
+    )
+    found = api.search(replace(chosen, out=str(out)), watch)
+    failed = history.read(out).failures
+    assert failed
+    assert {score.failure for score in failed} <= {
+        f"blocks.{n}.down: stays indefinite" for n in (0, 1)
+    }
+    assert not {f"blocks.{n}.down" for n in (0, 1)} & {
+        name for name, level in found.policy.tables["layer_sparsity"].items() if level
+    }
+    assert any("'uniform sparsegpt' is left out" in note for note in watch.notes)
+    assert [row.name for row in found.table] == ["dense", "searched", "searched + projector"]
+
+
 def test_a_solver_that_fails_says_so(small, tmp_path, monkeypatch):
     def fail(self, weights, hessian, levels):
         raise SolverError("cannot be solved")
 
     monkeypatch.setattr(SparseGPT, "prune", fail)
-    with pytest.raises(SolverError, match="cannot be solved"):
+    with pytest.raises(ResourceError, match=r"Every candidate of round 1 failed.*be solved"):
         api.search(replace(small, out=str(tmp_path / "run")))
 
 

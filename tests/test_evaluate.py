@@ -105,6 +105,32 @@ def test_memory_that_runs_out_is_a_failure(evaluator, error):
     assert "out of memory" in found.failure
 
 
+def test_memory_that_runs_out_is_tried_again_with_smaller_batches(evaluator):
+    class Roomy(Given):
+        """Fails on more than one row at a time."""
+
+        def measure(self, vlm, calibrated) -> float:
+            self.calls += 1
+            if max(len(batch.ids) for batch in calibrated.texts) > 1:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: x")
+            return vlm.mean_loss(calibrated.texts)
+
+    terms = {"a": Roomy(0.0)}
+    built = evaluator(terms)
+    whole = built.calibrated
+    found = built.score(CANDIDATE, 0)
+    assert found.ok
+    assert found.total == pytest.approx(built.vlm.mean_loss(whole.texts), rel=1e-6)
+    assert terms["a"].calls == 2
+    assert built.score(CANDIDATE, 0).total == found.total
+    assert terms["a"].calls == 3, "what did not fit once was tried again"
+
+
+def test_other_runtime_errors_are_not_hidden(evaluator):
+    with pytest.raises(RuntimeError, match="a bug"):
+        evaluator({"a": Given(RuntimeError("a bug"))}).score(CANDIDATE, 0)
+
+
 def test_finite_terms_whose_sum_is_not_are_a_failure_too(evaluator):
     found = evaluator({"a": Given(1e308), "b": Given(1e308)}, {"a": 1.0, "b": 1.0}).score(
         CANDIDATE, 0

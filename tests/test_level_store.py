@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimsearch.contracts import Pruned
-from slimsearch.errors import RunError
+from slimsearch.errors import RunError, SolverError
 from slimsearch.exact import prune_exactly
 from slimsearch.level_store import LevelStore, fill, pack
 from slimsearch.solvers.magnitude import Magnitude
@@ -112,3 +112,26 @@ def test_a_probe_stops_after_so_many_blocks(seen, batches):
     store.stitch(seen[0], {"blocks.0.down": 0.5})
     with pytest.raises(RunError):
         store.stitch(seen[0], {"blocks.1.q": 0.5})
+
+
+def test_a_matrix_without_a_solution_fails_whoever_asks_for_it(seen, batches, tmp_path):
+    """Before and after the store was on disk; the others are as they were."""
+    model = seen[0]
+
+    class Failing(Magnitude):
+        def prune(self, weights, hessian, levels):
+            if weights is store.dense("blocks.1.down"):
+                raise SolverError("stays indefinite")
+            return super().prune(weights, hessian, levels)
+
+    store = LevelStore(model)
+    fill(store, model, batches, {m.name: (0.5,) for m in model.matrices}, Failing(), "both",
+         lambda: None)  # fmt: skip
+    store.save(tmp_path / "levels")
+    again = LevelStore(model)
+    again.load(tmp_path / "levels")
+    for found in (store, again):
+        with pytest.raises(SolverError, match=r"blocks\.1\.down: stays indefinite"):
+            found.stitch(model, {"blocks.1.down": 0.5})
+        assert found.stitch(model, {"blocks.0.down": 0.5, "blocks.1.gate": 0.5}) == 2
+        found.restore(model)

@@ -241,3 +241,27 @@ def test_systematic_draws_are_as_even_as_they_can_be(count):
         assert len(drawn) == count
         for index, weight in enumerate(weights):
             assert abs((drawn == index).sum() - weight * count) <= 1
+
+
+def test_memory_that_runs_out_takes_the_step_back(seen, pairs, monkeypatch):
+    model = seen[0]
+    trainer = ProjectorTrainer(model, pairs, 3e-3)
+    step(trainer, 2)
+    before, calls = trainer.state(), []
+    loss = model.loss
+
+    def full(*given):
+        calls.append(1)
+        if len(calls) > len(trainer._held) + 3:
+            raise torch.OutOfMemoryError("no room")
+        return loss(*given)
+
+    monkeypatch.setattr(model, "loss", full)
+    done = step(trainer)
+    assert (done.kept, done.note) == (False, "out of memory")
+    after = trainer.state()
+    assert set(after) == set(before)
+    assert all(torch.equal(weight, before[key]) for key, weight in after.items())
+    monkeypatch.setattr(model, "loss", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        step(trainer)

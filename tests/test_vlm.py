@@ -247,3 +247,19 @@ def test_speech_of_a_text_model_has_no_processor(load, llama):
     assert model.projector is None
     assert model.projector_state() == {}
     assert speech.tokens("red")[0] == tiny.BEGIN
+
+
+def test_a_batch_in_parts_is_the_same_rows(seen):
+    model, speech = seen
+    turns = (Turn("What colour is it?", "red"),)
+    pairs = [Pair(str(n), tiny.picture(n), turns) for n in range(5)]
+    (batch,) = pair_batches(model, speech, pairs, 10_000)
+    (text,) = text_batches(torch.arange(5, 45).view(4, 10), model.device, 1000)
+    for whole, rows in ((batch, 2), (batch, 1), (text, 3)):
+        parts = whole.split(rows)
+        assert [len(part.ids) for part in parts[:-1]] == [rows] * (len(parts) - 1)
+        for name in ("ids", "targets", "classes", "turns", "features"):
+            if getattr(whole, name) is not None:
+                joined = torch.cat([getattr(part, name) for part in parts])
+                assert torch.equal(joined, getattr(whole, name))
+        assert model.mean_loss(parts) == pytest.approx(model.mean_loss([whole]), rel=1e-5)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from slimsearch import checkpoint, conversation, loading
 from slimsearch.calibration import Pair, Turn
+from slimsearch.calibration.pictures import load_picture
 from slimsearch.contracts import Runtime, Session
 from slimsearch.conversation import Speech
 from slimsearch.errors import InputError
@@ -61,11 +61,7 @@ class _TorchSession(Session):
     def _see(self, picture: Path) -> Tensor:
         if self._model.projector is None:
             raise InputError(f"This model reads text only; leave out --image {picture}.")
-        try:
-            with Image.open(picture) as opened:
-                shown = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"{picture} is no readable picture: {error}.") from None
+        shown = load_picture(picture, "--image")
         pair = Pair(str(picture), shown, (Turn("", None),))
         return self._model.see(conversation.pixels(self._speech, pair))
 

@@ -401,7 +401,7 @@ def test_generate_answers_about_a_picture(slimsearch, run, pairs_file):
 def test_generate_refuses_what_is_no_picture(slimsearch, run, text_file):
     said = slimsearch("generate", run / "model", "--prompt", "x", "--image", text_file)
     assert said.code == 3
-    assert "no readable picture" in said.err
+    assert "is no picture that can be read" in said.err
 
 
 def test_generate_refuses_a_picture_for_a_text_model(slimsearch, llama, pairs_file):
