@@ -9,6 +9,7 @@ SlimsearchError            exit 1   our own fault if it surfaces bare
 │   └── SolverError                 a matrix that cannot be solved; a finalist scores infinity
 ├── RunError               exit 4   a run folder is locked, damaged or of another search
 └── ResourceError          exit 5   disk, memory or every candidate gone; the run can be resumed
+    └── EngineError                 an engine that runs exports is missing, refused or has died
 
 Stopped                    exit 130 or 143   Ctrl-C or SIGTERM; the run can be resumed
 
@@ -49,6 +50,10 @@ class RunError(SlimsearchError):
 
 class ResourceError(SlimsearchError):
     exit_code = 5
+
+
+class EngineError(ResourceError):
+    pass
 
 
 class SolverError(InputError):

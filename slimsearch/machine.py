@@ -8,7 +8,9 @@ import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from slimsearch.guest import LICENCE, host
+from slimsearch.guest.host import processor_flags
 
 USEFUL_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
@@ -53,7 +55,7 @@ def _package(name: str, advice: str) -> Finding:
 
 
 def _processor() -> Finding:
-    flags = _cpu_flags()
+    flags = processor_flags()
     found = [flag for flag in USEFUL_FLAGS if flag in flags]
     where = f"{os.cpu_count()} cores, {platform.machine()}"
     if not flags:
@@ -89,23 +91,10 @@ def _solver() -> Finding:
 
 
 def _deepsparse() -> Finding:
-    found = _version("deepsparse")
-    if found:
-        return Finding(
-            "deepsparse",
-            True,
-            found,
-            "licensed for evaluation only; its makers ended it in June 2025",
-        )
-    if (
-        sys.version_info >= (3, 12)
-        or platform.system() != "Linux"
-        or platform.machine() != "x86_64"
-    ):
-        why = "has wheels for Linux x86-64 and Python 3.8 to 3.11 only"
-        return Finding("deepsparse", False, "not installed", why)
-    advice = "no sparse CPU engine beside torch: pip install 'slimsearch[deepsparse]'"
-    return Finding("deepsparse", False, "not installed", advice)
+    found = _version("deepsparse") or "not installed"
+    if reason := host.missing():
+        return Finding("deepsparse", False, found, f"no engine that uses zeros: {reason}")
+    return Finding("deepsparse", True, found, LICENCE)
 
 
 def _compiler() -> Finding:
@@ -123,12 +112,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
-        return set()
-    line = next((row for row in text.splitlines() if row.startswith("flags")), "")
-    return set(line.split())

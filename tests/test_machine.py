@@ -6,6 +6,7 @@ import shutil
 import torch
 
 from slimsearch import machine
+from slimsearch.guest import host
 
 
 def test_every_part_is_looked_at():
@@ -21,7 +22,8 @@ def test_every_part_is_looked_at():
 def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(machine, "_version", lambda _: None)
-    monkeypatch.setattr(machine, "_cpu_flags", lambda: {"sse2"})
+    monkeypatch.setattr(machine, "processor_flags", lambda: {"sse2"})
+    monkeypatch.setattr(host, "missing", lambda: "it is not there.")
     found = {finding.part: finding for finding in machine.look()}
     for part in ("torch", "deepsparse", "C compiler", "processor"):
         assert not found[part].ok
@@ -30,5 +32,5 @@ def test_what_is_missing_is_said(monkeypatch):
 
 
 def test_a_system_without_proc_is_no_failure(monkeypatch):
-    monkeypatch.setattr(machine.Path, "read_text", lambda *_: (_ for _ in ()).throw(OSError()))
-    assert machine._cpu_flags() == set()
+    monkeypatch.setattr(host.Path, "read_text", lambda *_: (_ for _ in ()).throw(OSError()))
+    assert host.processor_flags() == set()

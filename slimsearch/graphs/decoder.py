@@ -171,11 +171,7 @@ class _Writer:
             if cache
             else (key, value)
         )
-        scores = sheet.op(
-            "MatMul", query, sheet.op("Transpose", self._spread(keys), perm=[0, 1, 3, 2])
-        )
-        weights = sheet.op("Softmax", sheet.op("Add", scores, self.mask), axis=-1)
-        heads = sheet.op("MatMul", weights, self._spread(values))
+        heads = (self._attend_folded if self.fixed else self._attend)(query, keys, values)
         joined = sheet.op("Transpose", heads, perm=[0, 2, 1, 3])
         flat = sheet.op(
             "Reshape", joined, self._shape(self.tokens, decoder.heads * decoder.head_width)
@@ -183,8 +179,37 @@ class _Writer:
         made = self.linear(flat, block.o)
         return [made, key, value] if self.fixed else [made, keys, values]
 
+    def _attend(self, query: str, keys: str, values: str) -> str:
+        """Every head over its own copy of its keys and values."""
+        sheet = self.sheet
+        turned = sheet.op("Transpose", self._spread(keys), perm=[0, 1, 3, 2])
+        scores = sheet.op("Add", sheet.op("MatMul", query, turned), self.mask)
+        return sheet.op("MatMul", sheet.op("Softmax", scores, axis=-1), self._spread(values))
+
+    def _attend_folded(self, query: str, keys: str, values: str) -> str:
+        """Heads of one key head below one another, so that no key or value is copied."""
+        sheet, decoder, fixed = self.sheet, self.decoder, self.fixed
+        assert fixed is not None
+        whole, below = fixed.past + fixed.tokens, decoder.heads // decoder.key_heads * fixed.tokens
+        keys = sheet.op("Transpose", keys, perm=[0, 1, 3, 2])
+        query = self._fold(query, decoder.key_heads, below, decoder.head_width)
+        scores = sheet.op("MatMul", query, keys)
+        scores = self._fold(scores, decoder.heads, fixed.tokens, whole)
+        weights = sheet.op("Softmax", sheet.op("Add", scores, self.mask), axis=-1)
+        weights = self._fold(weights, decoder.key_heads, below, whole)
+        heads = sheet.op("MatMul", weights, values)
+        return self._fold(heads, decoder.heads, fixed.tokens, decoder.head_width)
+
+    def _fold(self, x: str, *shape: int) -> str:
+        if self.decoder.heads == self.decoder.key_heads:
+            return x
+        return self.sheet.op("Reshape", x, self.sheet.constant([1, *shape], np.int64))
+
     def _split(self, joined: str, heads: int) -> str:
         """[rows, tokens, heads * head width] -> [rows, heads, tokens, head width]."""
+        if self.tokens == 1:  # turned by a Transpose, DeepSparse dies of narrow heads
+            shape = self.sheet.constant([1, heads, 1, self.decoder.head_width], np.int64)
+            return self.sheet.op("Reshape", joined, shape)
         shape = self._shape(self.tokens, heads, self.decoder.head_width)
         return self.sheet.op(
             "Transpose", self.sheet.op("Reshape", joined, shape), perm=[0, 2, 1, 3]
@@ -213,8 +238,7 @@ class _Writer:
             return grouped
         apart = sheet.op("Unsqueeze", grouped, sheet.constant([2], np.int64))
         wide = sheet.op("Expand", apart, sheet.constant([1, 1, each, 1, 1], np.int64))
-        length = -1 if isinstance(self.whole, str) else self.whole
-        return sheet.op("Reshape", wide, self._shape(decoder.heads, length, decoder.head_width))
+        return sheet.op("Reshape", wide, self._shape(decoder.heads, -1, decoder.head_width))
 
     def _mlp(self, block: Block, hidden: str) -> str:
         gate = self._activated(self.linear(hidden, block.gate))
@@ -240,10 +264,12 @@ class _Writer:
 
     def _outputs(self, hidden: str, news: list[list[str]]) -> None:
         sheet, read = self.sheet, self.tokens
-        if self.fixed:  # a Slice here is what DeepSparse's compiler falls over
+        normed = self._norm(hidden, "norm", self.decoder.norm)
+        if self.fixed and self.fixed.tokens > 1:
+            # Behind the norm: before it DeepSparse dies, compiling or running.
             last = sheet.constant([self.fixed.tokens - 1], np.int64)
-            hidden, read = sheet.op("Gather", hidden, last, axis=1), 1
-        logits = self.linear(self._norm(hidden, "norm", self.decoder.norm), self.decoder.head)
+            normed, read = sheet.op("Gather", normed, last, axis=1), 1
+        logits = self.linear(normed, self.decoder.head)
         vocabulary = self.decoder.head.weight.shape[0]
         sheet.output("logits", logits, np.float32, (self.rows, read, vocabulary))
         shape = self._cache_shape(self.tokens if self.fixed else self.whole)

@@ -6,7 +6,7 @@ weights can be streamed into it, or into a file beside it, and never stand in me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,13 +106,12 @@ class Sheet:
             self._write_inline(file)
 
     def _write_beside(self, file: Path) -> None:
-        beside = file.with_name(file.name + BESIDE)
-        places: dict[str, int] = {}
-        with beside.open("wb") as stream:
-            for promise in self._promises:
-                stream.write(b"\0" * (-stream.tell() % _ALIGNED))
-                places[promise.name] = stream.tell()
-                _pour(promise, stream)
+        write_together({file: self}, file.with_name(file.name + BESIDE))
+
+    def point_at(self, beside: Path, places: Mapping[str, int]) -> bytes:
+        """The graph's file, its weights standing at these places of the file beside it."""
+        graph = self.onnx.GraphProto()
+        graph.CopyFrom(self._graph)
         for promise in self._promises:
             header = self._header(promise)
             header.data_location = self.onnx.TensorProto.EXTERNAL
@@ -122,8 +121,16 @@ class Sheet:
                 ("length", promise.size),
             ):
                 header.external_data.add(key=key, value=str(value))
-            self._graph.initializer.append(header)
-        file.write_bytes(self._model(self._graph).SerializeToString())
+            graph.initializer.append(header)
+        return self._model(graph).SerializeToString()
+
+    def pour(self, stream: BinaryIO, places: dict[str, int]) -> None:
+        """Writes the weights that have no place yet, and notes where."""
+        for promise in self._promises:
+            if promise.name not in places:
+                stream.write(b"\0" * (-stream.tell() % _ALIGNED))
+                places[promise.name] = stream.tell()
+                _pour(promise, stream)
 
     def _write_inline(self, file: Path) -> None:
         outer, graph = self._model().SerializeToString(), self._graph.SerializeToString()
@@ -155,6 +162,16 @@ class Sheet:
     def _value(self, name: str, dtype: Any, shape: Shape) -> Any:
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return self.onnx.helper.make_tensor_value_info(name, kind, list(shape))
+
+
+def write_together(sheets: Mapping[Path, Sheet], beside: Path) -> None:
+    """Writes graphs of one folder over one file of weights; those of one name stand there once."""
+    places: dict[str, int] = {}
+    with beside.open("wb") as stream:
+        for sheet in sheets.values():
+            sheet.pour(stream, places)
+    for file, sheet in sheets.items():
+        file.write_bytes(sheet.point_at(beside, places))
 
 
 def _pour(promise: Promise, stream: BinaryIO) -> None:

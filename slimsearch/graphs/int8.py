@@ -1,0 +1,74 @@
+"""A matrix as int8: a scale for each row, one for each token as it comes, zeros exactly zero.
+
+The zero point of the weights is 0, so what pruning removed stays removed, and a weight below half
+a step joins it. Every operator here is one that DeepSparse runs itself, which is why the largest
+size is taken by a square and a root: it has no Abs, and dies of DynamicQuantizeLinear.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from slimsearch.graphs.anatomy import Matrix
+from slimsearch.graphs.linear import biased, to_numpy
+from slimsearch.graphs.sheet import Sheet
+
+STEPS = 127  # from zero to the largest size
+MIDDLE = 128  # what stands for zero among the unsigned activations
+LEAST = 1e-12  # the least scale, for a token or a row of zeros
+
+
+class Int8:
+    """A Linear, one for each sheet: matrices that read the same input share its quantised form."""
+
+    def __init__(self) -> None:
+        self._quantised: dict[str, tuple[str, str]] = {}
+
+    def __call__(self, sheet: Sheet, given: str, matrix: Matrix) -> str:
+        rows, columns = matrix.weight.shape
+        if given not in self._quantised:
+            self._quantised[given] = _quantised(sheet, given)
+        steps, size = self._quantised[given]
+        weight = sheet.weight(
+            f"{matrix.name}.weight_int8",
+            np.int8,
+            (columns, rows),
+            lambda: to_steps(matrix.weight).t().contiguous().numpy(),
+        )
+        scale = sheet.weight(
+            f"{matrix.name}.scale",
+            np.float32,
+            (rows,),
+            lambda: to_numpy(row_scale(matrix.weight) / STEPS),
+        )
+        middle, zero = sheet.constant(MIDDLE, np.uint8), sheet.constant(0, np.int8)
+        summed = sheet.op("MatMulInteger", steps, weight, middle, zero, name=matrix.name)
+        exact = sheet.op("Cast", summed, to=sheet.onnx.TensorProto.FLOAT)
+        made = sheet.op("Mul", sheet.op("Mul", exact, scale), size)
+        return biased(sheet, made, matrix)
+
+
+def row_scale(weight: torch.Tensor) -> torch.Tensor:
+    """What one step is worth in each row, [rows], fp32."""
+    largest = weight.detach().to("cpu", torch.float32).abs().amax(dim=1)
+    return largest.clamp_min(LEAST) / STEPS
+
+
+def to_steps(weight: torch.Tensor) -> torch.Tensor:
+    """The nearest whole number of steps, int8 [rows, columns]."""
+    exact = weight.detach().to("cpu", torch.float32) / row_scale(weight).unsqueeze(1)
+    return exact.round_().to(torch.int8)
+
+
+def _quantised(sheet: Sheet, given: str) -> tuple[str, str]:
+    """Steps [.., tokens, width] around MIDDLE, and each token's largest size [.., tokens, 1]."""
+    square = sheet.op("ReduceMax", sheet.op("Mul", given, given), axes=[-1], keepdims=1)
+    size = sheet.op("Add", sheet.op("Sqrt", square), sheet.constant(LEAST, np.float32))
+    steps = sheet.op(
+        "QuantizeLinear",
+        sheet.op("Div", given, size),
+        sheet.constant(1 / STEPS, np.float32),
+        sheet.constant(MIDDLE, np.uint8),
+    )
+    return steps, size
