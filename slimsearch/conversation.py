@@ -91,6 +91,16 @@ def pair_batches(vlm: VLM, speech: Speech, pairs: Sequence[Pair], most_tokens: i
     return list(batches_of(rows, most_tokens, speech.padding))
 
 
+def answered(vlm: VLM, speech: Speech, pairs: Sequence[Pair]) -> list[Pair]:
+    """The same pairs, what has no answer answered by this model; for another one to learn."""
+    return [
+        _answered(vlm, speech, pair, vlm.see(pixels(speech, pair)))
+        if any(turn.answer is None for turn in pair.turns)
+        else pair
+        for pair in pairs
+    ]
+
+
 def pixels(speech: Speech, pair: Pair) -> Tensor:
     """A pair's picture as the vision tower takes it, [1, channels, height, width]."""
     assert speech.processor is not None

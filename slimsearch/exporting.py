@@ -14,13 +14,13 @@ from slimsearch.vlm import VLM
 def export(source: str, form: str, folder: Path) -> Path:
     """Writes `source` as `form` into a folder that does not exist yet."""
     exporter = plugins.find("exporters", form)()
-    found = checkpoint.find(str(_model_of(Path(source)) or source))
+    found = checkpoint.find(str(model_of(Path(source)) or source))
     model = loading.load(found, "cpu", "auto")
-    exporter.write(model, folder, _facts(model))
+    exporter.write(model, folder, facts_of(model))
     return folder
 
 
-def _model_of(source: Path) -> Path | None:
+def model_of(source: Path) -> Path | None:
     """The champion's model folder where `source` is a run; None where it is none."""
     if not (source / "journal.jsonl").is_file():
         return None
@@ -34,17 +34,21 @@ def _model_of(source: Path) -> Path | None:
     return source / "model"
 
 
-def _facts(model: VLM) -> dict[str, Any]:
+def facts_of(model: VLM) -> dict[str, Any]:
     """What an earlier run recorded about this model, and its zeros as they are."""
-    file = model.checkpoint.folder / "slimsearch.json"
-    try:
-        recorded = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise ModelError(f"{file} is damaged ({error}); remove it or restore it.") from None
     zeros = {m.name: int((model.linear(m.name).weight == 0).sum()) for m in model.matrices}
     return {
         "base": model.checkpoint.folder.name,
-        **recorded,
+        **recorded(model.checkpoint.folder),
         "sparsity": sum(zeros.values()) / sum(matrix.size for matrix in model.matrices),
         "matrices": {matrix.name: zeros[matrix.name] / matrix.size for matrix in model.matrices},
     }
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """What slimsearch wrote beside a model when it made it; nothing for any other model."""
+    file = folder / "slimsearch.json"
+    try:
+        return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged ({error}); remove it or restore it.") from None

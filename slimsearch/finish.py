@@ -20,7 +20,7 @@ from slimsearch.level_store import Packed
 from slimsearch.loop import SPARSITY, Loop, Position, score_all
 from slimsearch.policy import Policy
 from slimsearch.run import Run
-from slimsearch.vlm import Calibrated
+from slimsearch.vlm import VLM, Calibrated
 from slimsearch.watch import Watch
 
 
@@ -130,6 +130,11 @@ def polish(loop: Loop, run: Run, watch: Watch) -> None:
             run.add_polish(step)
         elif step.kept:
             loop.trainer.load(run.load_projector(version))
+    round_projector(vlm)
+
+
+def round_projector(vlm: VLM) -> None:
+    """Puts the projector on the model as it will be saved."""
     state = {key: weight.to(vlm.disk_dtype) for key, weight in vlm.projector_state().items()}
     vlm.set_projector(state)
 

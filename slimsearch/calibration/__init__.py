@@ -3,9 +3,11 @@
 `gather` reads and checks all of it before any model is loaded; nothing in here knows of one.
 """
 
-from slimsearch.calibration.material import Material, gather
-from slimsearch.calibration.pairs import Pair
+from slimsearch.calibration.material import Material, gather, gather_pairs_only
+from slimsearch.calibration.pairs import Pair, Pairs
 from slimsearch.calibration.segments import draw_segments
 from slimsearch.calibration.turns import Turn
 
-__all__ = ["Material", "Pair", "Turn", "draw_segments", "gather"]
+__all__ = [
+    "Material", "Pair", "Pairs", "Turn", "draw_segments", "gather", "gather_pairs_only",
+]  # fmt: skip

@@ -48,10 +48,7 @@ class Material:
 
 def gather(settings: Settings) -> Material:
     """All that these settings ask for, or a CalibrationError that says what is wrong with it."""
-    name = settings.calibration
-    if name == "auto":
-        name = "demo" if settings.model == DEMO else "ptb"
-    recipe = read_recipe(name)
+    recipe = read_recipe(_recipe_name(settings))
     pairs = _gather_pairs(settings, recipe)
     texts = gather_texts(recipe.text, settings.seed)
     segments = settings.segments or recipe.segments
@@ -61,6 +58,17 @@ def gather(settings: Settings) -> Material:
         recipe.name, texts.text, texts.origin, texts.held, pairs.used, pairs.held,
         segments, length, recipe.held_segments, notes,
     )  # fmt: skip
+
+
+def gather_pairs_only(settings: Settings) -> Pairs:
+    """The pairs that `gather` would give, without looking for any text."""
+    return _gather_pairs(settings, read_recipe(_recipe_name(settings)))
+
+
+def _recipe_name(settings: Settings) -> str:
+    if settings.calibration != "auto":
+        return settings.calibration
+    return "demo" if settings.model == DEMO else "ptb"
 
 
 def _gather_pairs(settings: Settings, recipe: Recipe) -> Pairs:

@@ -20,6 +20,7 @@ from slimsearch.cli import (
     run,
     show,
     status,
+    tune,
 )
 from slimsearch.cli.stopping import stoppable
 from slimsearch.errors import SlimsearchError, Stopped
@@ -39,6 +40,7 @@ app.command("plan")(plan.command)
 app.command("status")(status.command)
 app.command("show")(show.command)
 app.command("prune")(prune.command)
+app.command("tune")(tune.command)
 app.command("export")(export.command)
 app.command("generate")(generate.command)
 app.command("list")(list_.command)

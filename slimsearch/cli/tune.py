@@ -1,0 +1,48 @@
+"""slimsearch tune: the projector of a pruned model, trained to suit it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slimsearch.cli.options import with_changes
+
+
+@with_changes(
+    "pairs", "pair_count", "calibration", "final_steps", "projector_rate", "seed", "device",
+    "dtype", "json",
+)  # fmt: skip
+def command(
+    changes: dict[str, Any],
+    source: Annotated[str, typer.Argument(help="A finished run folder, or a pruned model.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder that does not exist yet.")],
+    teacher: Annotated[
+        str,
+        typer.Option(
+            help="The dense model, by folder or hub id, to answer pictures that come without "
+            "text. Default: the one that the run or the pruned model names."
+        ),
+    ] = "",
+) -> None:
+    """Retrain the projector of a pruned model on image-text pairs."""
+    from dataclasses import asdict
+
+    from slimsearch import display
+    from slimsearch.display import Display
+    from slimsearch.tuning import tune
+
+    with Display() as watch:
+        done = tune(source, changes, out, teacher, watch)
+    if changes.get("json"):
+        display.as_json(done.as_dict())
+        return
+    if done.table:
+        display.results([asdict(row) for row in done.table])
+    went = f"{done.step.before:.4f} to {done.step.after:.4f}" if done.step.kept else done.step.note
+    said = (
+        f"The answer loss on held-back pairs went from {went}."
+        if done.step.kept
+        else f"The step {went}: the projector stays as it was."
+    )
+    display.say(said)
+    display.say(f"Wrote {done.folder}.")

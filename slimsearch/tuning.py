@@ -1,0 +1,121 @@
+"""Prune, then train the projector: the last step of a search as a recipe of its own.
+
+It works on any pruned model, whoever pruned it. Nothing but the projector changes, and where
+held-back pairs are not answered better, not even that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimsearch import assembly, calibration, checkpoint, conversation, loading, plugins, settings
+from slimsearch.calibration import Pair
+from slimsearch.candidate import ProjectorStep
+from slimsearch.checkpoint import Checkpoint
+from slimsearch.errors import CalibrationError, ModelError, RunError
+from slimsearch.exporting import facts_of, model_of, recorded
+from slimsearch.finish import Row, round_projector
+from slimsearch.projector import ProjectorTrainer
+from slimsearch.settings import Settings
+from slimsearch.vlm import Calibrated
+from slimsearch.watch import Watch
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """`table` compares before and after on pairs that were not trained on, where some are left."""
+
+    folder: Path
+    step: ProjectorStep
+    table: tuple[Row, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def tune(
+    source: str, changes: Mapping[str, Any], folder: Path, teacher: str, watch: Watch
+) -> Tuned:
+    """Trains the projector of a run's champion or of any model folder, into a new folder.
+
+    `changes` are settings in place of the run's own, or of the defaults.
+    """
+    if folder.exists():
+        raise RunError(f"{folder} exists already; choose another folder with --out.")
+    chosen, pruned = _chosen(source, changes)
+    _check_projector(pruned)
+    pairs = calibration.gather_pairs_only(chosen)
+    for note in pairs.notes:
+        watch.note(note)
+    speech = conversation.load(pruned, sees=True)
+    with watch.stage("load"):
+        vlm = loading.load(pruned, chosen.device, chosen.dtype)
+    used, held = (
+        conversation.pair_batches(
+            vlm, speech, _answered(some, chosen, teacher, watch), assembly.PAIR_TOKENS
+        )
+        for some in (pairs.used, pairs.held)
+    )
+    trainer = ProjectorTrainer(vlm, used, chosen.projector_rate)
+    if not trainer.possible:
+        raise CalibrationError(
+            f"{len(pairs.used)} image-text pairs are too few to train a projector and to hold some "
+            f"back for judging it. Give more with --pairs or --pair-count."
+        )
+    task, held_out = plugins.find("tasks", "pairs")(), Calibrated((), tuple(held))
+    facts = facts_of(vlm)
+    rows = [Row("before", facts["sparsity"], task.measure(vlm, held_out))]
+    with watch.stage("projector"):
+        step = trainer.step(
+            [lambda: None],
+            [1.0],
+            lambda: None,
+            chosen.final_steps,
+            np.random.default_rng([chosen.seed, 0]),
+        )
+    if step.kept:
+        round_projector(vlm)
+    rows.append(Row("after", facts["sparsity"], task.measure(vlm, held_out)))
+    table = tuple(rows) if held else ()
+    facts |= {"projector": asdict(step), "table": [asdict(row) for row in table]}
+    plugins.find("exporters", "hf")().write(vlm, folder, facts)
+    return Tuned(folder, step, table)
+
+
+def _chosen(source: str, changes: Mapping[str, Any]) -> tuple[Settings, Checkpoint]:
+    """The settings, whose `model` is the dense one where it is known, and the pruned model."""
+    champion = model_of(Path(source))
+    if champion is not None:
+        base = settings.read(Path(source) / "settings.toml")
+        return settings.change(base, dict(changes), "the command line"), checkpoint.find(
+            str(champion)
+        )
+    found = checkpoint.find(source)
+    base = replace(Settings(), model=recorded(found.folder).get("base", ""))
+    return settings.change(base, dict(changes), "the command line"), found
+
+
+def _check_projector(pruned: Checkpoint) -> None:
+    if loading.architecture_of(pruned).projector is None:
+        raise ModelError(f"{pruned.folder} is a text-only model: it has no projector to tune.")
+
+
+def _answered(pairs: tuple[Pair, ...], chosen: Settings, teacher: str, watch: Watch) -> list[Pair]:
+    """The pairs with every answer in place: what has none is answered by the dense model."""
+    if all(turn.answer is not None for pair in pairs for turn in pair.turns):
+        return list(pairs)
+    dense = teacher or chosen.model
+    if not dense:
+        raise CalibrationError(
+            "Some pictures come without text, and what this model was before it was pruned is not "
+            "known. Say who answers: --teacher MODEL."
+        )
+    with watch.stage("load"):
+        found = checkpoint.find(dense)
+        model = loading.load(found, chosen.device, chosen.dtype)
+        return conversation.answered(model, conversation.load(found, sees=True), pairs)
