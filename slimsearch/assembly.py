@@ -121,7 +121,8 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     evaluator = Evaluator(model, store, calibrated, families, terms, weights)
     trainer = None
     if calibrated.pairs and settings.projector_steps:
-        trainer = ProjectorTrainer(model, calibrated.pairs, settings.projector_rate)
+        dense = model if settings.projector_lessons == "dense" else None  # not pruned yet
+        trainer = ProjectorTrainer(model, calibrated.pairs, settings.projector_rate, dense)
     return Loop(
         settings=settings,
         space=found,

@@ -41,7 +41,7 @@ def failed(candidate: Candidate, projector: int, reason: str) -> Score:
 
 @dataclass(frozen=True)
 class ProjectorStep:
-    """How one projector step went: answer loss on held-out pairs before and after."""
+    """How one projector step went: what it lowers, on held-out pairs, before and after."""
 
     before: float | None  # None: not a finite number
     after: float | None

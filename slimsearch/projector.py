@@ -1,5 +1,6 @@
 """The projector step: AdamW on sum_m c_m L_m(W_p) over the pairs.
 
+L is the cross-entropy of the answers or, where lessons are given, the distance to the dense model.
 Each gradient step takes one candidate, drawn evenly in proportion to the weights c_m, and one
 batch of pairs: an unbiased and cheap estimate of the whole sum. The rate warms up, then falls to
 nothing along a cosine within every step of the search. The last batches of pairs are held back:
@@ -16,27 +17,35 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from slimsearch import lessons
 from slimsearch.candidate import ProjectorStep
 from slimsearch.errors import is_out_of_memory
+from slimsearch.lessons import Lesson
 from slimsearch.vlm import IGNORED, VLM, Batch
 
 HELD_SHARE = 0.2  # of the calibration pairs, never trained on
 LOOK = 25  # gradient steps between two looks at the held-back pairs
 PATIENCE = 2  # looks in a row that may bring nothing
 WARM_UP = 0.1  # of the gradient steps
+STEP_TOKENS = 512  # of pairs that a gradient step reads at most
+PARTS = 10  # that pairs are divided into at least, so that some can be held back
 
 
 class ProjectorTrainer:
     """Holds the projector in fp32 with its optimiser; the model carries a rounded copy."""
 
-    def __init__(self, vlm: VLM, pairs: Sequence[Batch], rate: float):
-        held = max(1, round(len(pairs) * HELD_SHARE)) if len(pairs) > 1 else 0
+    def __init__(self, vlm: VLM, pairs: Sequence[Batch], rate: float, dense: VLM | None = None):
+        """`dense` says what is to be learnt; without it, it is the answers of the pairs."""
+        parts = _parts(pairs)
+        held = max(1, round(len(parts) * HELD_SHARE)) if len(parts) > 1 else 0
         self._vlm = vlm
         self._rate = rate
         self.version = 0  # of the weights that are on the model; 0 is the original
-        order = np.random.default_rng(0).permutation(len(pairs))
-        self._training = [pairs[i] for i in order[held:]]
-        self._held = [pairs[i] for i in order[:held]]
+        order = np.random.default_rng(0).permutation(len(parts))
+        self._training = [parts[i] for i in order[held:]]
+        self._held = [parts[i] for i in order[:held]]
+        self._lessons = lessons.learn(dense, self._training) if dense is not None else []
+        self._held_lessons = lessons.learn(dense, self._held) if dense is not None else []
         self._weights = vlm.projector_state()
         self._optimiser = torch.optim.AdamW(
             [weight.requires_grad_() for weight in self._weights.values()],
@@ -80,21 +89,21 @@ class ProjectorTrainer:
         """The step itself; goes back to `start` where it does not help."""
         kept = start
         best()
-        before = after = least = self._vlm.mean_loss(self._held)
+        before = after = least = self._judged()
         batches = self._shuffled(random)
         on, in_vain = -1, 0  # the candidate on the model; looks that brought nothing
         for done, index in enumerate(_together(_systematic(weights, steps, random), random), 1):
             if index != on:
                 candidates[index]()
                 on = index
-            if not self._descend(next(batches), self._rate * _schedule(done, steps)):
+            if not self._descend(*next(batches), self._rate * _schedule(done, steps)):
                 self.load(start)
                 return ProjectorStep(before, None, kept=False, note="the gradient was not finite")
             if done % LOOK and done < steps:
                 continue
             self._vlm.set_projector(self._detached())
             best()
-            on, after = -1, self._vlm.mean_loss(self._held)
+            on, after = -1, self._judged()
             if after < least:
                 kept, least, in_vain = self.state(), after, 0
             elif (in_vain := in_vain + 1) == PATIENCE:
@@ -129,17 +138,28 @@ class ProjectorTrainer:
         self._optimiser.load_state_dict(whole)
         self._vlm.set_projector(self._detached())
 
-    def _shuffled(self, random: np.random.Generator) -> Iterator[Batch]:
+    def _judged(self) -> float:
+        """What is to be lowered, on the pairs that are held back."""
+        if not self._held_lessons:
+            return self._vlm.mean_loss(self._held)
+        with torch.no_grad():
+            apart = [lessons.distance(self._vlm, lesson).item() for lesson in self._held_lessons]
+        return sum(apart) / len(apart)
+
+    def _shuffled(self, random: np.random.Generator) -> Iterator[tuple[Batch, Lesson | None]]:
         """Training batches without end, every one once before any comes again."""
         while True:
             for index in random.permutation(len(self._training)):
-                yield self._training[index]
+                yield self._training[index], self._lessons[index] if self._lessons else None
 
-    def _descend(self, batch: Batch, rate: float) -> bool:
+    def _descend(self, batch: Batch, lesson: Lesson | None, rate: float) -> bool:
         """One gradient step on one batch; False where the gradient is not finite."""
         targets = int((batch.targets != IGNORED).sum())
         with torch.enable_grad():
-            loss = self._vlm.loss(batch, self._project) / max(targets, 1)
+            if lesson is None:
+                loss = self._vlm.loss(batch, self._project) / max(targets, 1)
+            else:
+                loss = lessons.distance(self._vlm, lesson, self._project)
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(list(self._weights.values()), 1.0)
@@ -158,6 +178,16 @@ class ProjectorTrainer:
 
     def _detached(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self._weights.items()}
+
+
+def _parts(pairs: Sequence[Batch]) -> list[Batch]:
+    """The pairs in batches small enough to step on."""
+    share = sum(len(batch.ids) for batch in pairs) // PARTS
+    return [
+        part
+        for batch in pairs
+        for part in batch.split(max(1, min(STEP_TOKENS // batch.ids.shape[1], share)))
+    ]
 
 
 def _schedule(done: int, steps: int) -> float:

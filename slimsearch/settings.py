@@ -87,6 +87,11 @@ class Settings:
     final_steps: int = _setting(
         100, "Gradient steps on the projector once the champion is crowned, and in a tune.", 0
     )
+    projector_lessons: str = _setting(
+        "dense",
+        "What the projector learns from pairs: dense, to say what the dense model says at every "
+        "word of question and answer; or answers, to give the answers.",
+    )
     projector_rate: float = _setting(
         1e-3, "Learning rate of the projector step at its highest; it warms up, then falls.", 0, 1
     )
@@ -142,6 +147,7 @@ def checked(settings: Settings) -> Settings:
             upwards = "or more" if most == MOST else f"to {most:g}"
             raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} {upwards}.")
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
+    _one_of(settings.projector_lessons, "projector_lessons", ("dense", "answers"))
     _one_of(settings.dtype, "dtype", ("auto", "float32", "bfloat16", "float16"))
     return settings
 

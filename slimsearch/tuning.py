@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch import assembly, calibration, checkpoint, conversation, loading, plugins, settings
-from slimsearch.calibration import Pair
+from slimsearch.calibration import Pairs
 from slimsearch.candidate import ProjectorStep
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import CalibrationError, ModelError, RunError
@@ -22,7 +22,7 @@ from slimsearch.exporting import facts_of, model_of, recorded
 from slimsearch.finish import Row, round_projector
 from slimsearch.projector import ProjectorTrainer
 from slimsearch.settings import Settings
-from slimsearch.vlm import Calibrated
+from slimsearch.vlm import VLM, Calibrated
 from slimsearch.watch import Watch
 
 
@@ -52,16 +52,21 @@ def tune(
     pairs = calibration.gather_pairs_only(chosen)
     for note in pairs.notes:
         watch.note(note)
-    speech = conversation.load(pruned, sees=True)
     with watch.stage("load"):
         vlm = loading.load(pruned, chosen.device, chosen.dtype)
+        dense = _dense(teacher or chosen.model, chosen, pairs, watch)
+    speech = conversation.load(pruned, sees=True)
     used, held = (
         conversation.pair_batches(
-            vlm, speech, _answered(some, chosen, teacher, watch), assembly.PAIR_TOKENS
+            vlm,
+            speech,
+            conversation.answered(dense, speech, some) if dense else some,
+            assembly.PAIR_TOKENS,
         )
         for some in (pairs.used, pairs.held)
     )
-    trainer = ProjectorTrainer(vlm, used, chosen.projector_rate)
+    follows = dense if chosen.projector_lessons == "dense" else None
+    trainer = ProjectorTrainer(vlm, used, chosen.projector_rate, follows)
     if not trainer.possible:
         raise CalibrationError(
             f"{len(pairs.used)} image-text pairs are too few to train a projector and to hold some "
@@ -105,17 +110,19 @@ def _check_projector(pruned: Checkpoint) -> None:
         raise ModelError(f"{pruned.folder} is a text-only model: it has no projector to tune.")
 
 
-def _answered(pairs: tuple[Pair, ...], chosen: Settings, teacher: str, watch: Watch) -> list[Pair]:
-    """The pairs with every answer in place: what has none is answered by the dense model."""
-    if all(turn.answer is not None for pair in pairs for turn in pair.turns):
-        return list(pairs)
-    dense = teacher or chosen.model
-    if not dense:
-        raise CalibrationError(
-            "Some pictures come without text, and what this model was before it was pruned is not "
-            "known. Say who answers: --teacher MODEL."
-        )
-    with watch.stage("load"):
-        found = checkpoint.find(dense)
-        model = loading.load(found, chosen.device, chosen.dtype)
-        return conversation.answered(model, conversation.load(found, sees=True), pairs)
+def _dense(name: str, chosen: Settings, pairs: Pairs, watch: Watch) -> VLM | None:
+    """The dense model where it is asked for; only what needs it insists on it."""
+    silent = any(turn.answer is None for pair in pairs.used + pairs.held for turn in pair.turns)
+    if not silent and chosen.projector_lessons == "answers":
+        return None
+    try:
+        if not name:
+            raise ModelError("What this model was before it was pruned is not known.")
+        return loading.load(checkpoint.find(name), chosen.device, chosen.dtype)
+    except ModelError as error:
+        if silent:
+            raise CalibrationError(
+                f"{error} Some pictures come without text: say who answers, --teacher MODEL."
+            ) from None
+        watch.note(f"{error} The projector learns the pairs' answers; --teacher MODEL: its words.")
+        return None

@@ -33,8 +33,9 @@ def test_a_step_lowers_the_loss_on_pairs_it_never_trained_on(seen, pairs):
     trainer = ProjectorTrainer(model, pairs, 3e-3)
     held, trained = trainer._held, trainer._training
     assert trainer.possible
-    assert len(held) + len(trained) == len(pairs)
-    assert not {id(batch) for batch in held} & {id(batch) for batch in trained}
+    rows = [[str(row) for batch in some for row in batch.features] for some in (held, trained)]
+    assert sum(map(len, rows)) == sum(len(batch.ids) for batch in pairs)
+    assert not set(rows[0]) & set(rows[1])
     before = model.mean_loss(held)
     done = step(trainer)
     assert done.kept
@@ -153,7 +154,7 @@ def test_candidates_are_put_on_in_proportion_to_their_weights(seen, pairs):
 def test_every_batch_is_trained_on_once_before_any_comes_again(seen, pairs):
     trainer, met = ProjectorTrainer(seen[0], pairs, 1e-3), []
     descend = trainer._descend
-    trainer._descend = lambda batch, rate: met.append(id(batch)) or descend(batch, rate)
+    trainer._descend = lambda batch, *rest: met.append(id(batch)) or descend(batch, *rest)
     count = len(trainer._training)
     step(trainer, 2 * count)
     assert sorted(met[:count]) == sorted(met[count:])
@@ -219,7 +220,7 @@ def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
     )
     loss.backward()
-    trainer._descend(batch, rate)
+    trainer._descend(batch, None, rate)
     for key, weight in trainer.state().items():
         if key.startswith("weight."):
             old = before[key.removeprefix("weight.")]
@@ -229,8 +230,9 @@ def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
 
 def test_without_pairs_to_judge_by_no_step_is_possible(seen, pairs, load, llama):
     assert not ProjectorTrainer(seen[0], [], 1e-3).possible
-    assert not ProjectorTrainer(seen[0], pairs[:1], 1e-3).possible
-    assert ProjectorTrainer(seen[0], pairs[:2], 1e-3).possible
+    rows = [row for batch in pairs for row in batch.split(1)]
+    assert not ProjectorTrainer(seen[0], rows[:1], 1e-3).possible
+    assert ProjectorTrainer(seen[0], rows[:2], 1e-3).possible  # one to train on, one to judge by
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 100])

@@ -9,8 +9,8 @@ from slimsearch.cli.options import with_changes
 
 
 @with_changes(
-    "pairs", "pair_count", "calibration", "final_steps", "projector_rate", "seed", "device",
-    "dtype", "json",
+    "pairs", "pair_count", "calibration", "projector_lessons", "final_steps", "projector_rate",
+    "seed", "device", "dtype", "json",
 )  # fmt: skip
 def command(
     changes: dict[str, Any],
@@ -19,8 +19,8 @@ def command(
     teacher: Annotated[
         str,
         typer.Option(
-            help="The dense model, by folder or hub id, to answer pictures that come without "
-            "text. Default: the one that the run or the pruned model names."
+            help="The dense model, by folder or hub id, to follow, and to answer pictures that "
+            "come without text. Default: the one that the run or the pruned model names."
         ),
     ] = "",
 ) -> None:
@@ -40,7 +40,7 @@ def command(
         display.results([asdict(row) for row in done.table])
     went = f"{done.step.before:.4f} to {done.step.after:.4f}" if done.step.kept else done.step.note
     said = (
-        f"The answer loss on held-back pairs went from {went}."
+        f"The loss on held-back pairs went from {went}."
         if done.step.kept
         else f"The step {went}: the projector stays as it was."
     )

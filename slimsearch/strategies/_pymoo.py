@@ -1,0 +1,67 @@
+"""What the genetic strategies tell pymoo: how genes are crossed, changed and kept on budget."""
+# pymoo annotates nothing; what pyright reads into its defaults is wrong.
+# pyright: reportArgumentType=false, reportIncompatibleMethodOverride=false
+
+from typing import Any
+
+import numpy as np
+from pymoo.core.crossover import Crossover
+from pymoo.core.duplicate import ElementwiseDuplicateElimination
+from pymoo.core.mutation import Mutation
+from pymoo.core.population import Population
+from pymoo.core.repair import Repair
+
+from slimsearch.budget import Budget
+from slimsearch.candidate import Genes
+
+WORST = 1e30  # stands for infinity: pymoo may report a NaN or inf as its optimum
+
+
+class BlockCrossover(Crossover):
+    """Each gene from either parent with equal chance; repair mends the budget."""
+
+    def __init__(self) -> None:
+        super().__init__(n_parents=2, n_offsprings=2)
+
+    def _do(self, problem: Any, X: np.ndarray, *_: Any, random_state: Any, **__: Any) -> np.ndarray:
+        swap = random_state.random(X.shape[1:]) < 0.5
+        return np.where(swap, X[::-1], X)
+
+
+class LevelSwitch(Mutation):
+    """One to three times: one gene goes a level up, another a level down."""
+
+    def __init__(self, budget: Budget):
+        super().__init__(prob=0.9)
+        self._tops = np.array([len(gene.choices) - 1 for gene in budget.genes])
+
+    def _do(self, problem: Any, X: np.ndarray, *_: Any, random_state: Any, **__: Any) -> np.ndarray:
+        moved = X.copy()
+        for row in moved:
+            for _switch in range(random_state.integers(1, 4)):
+                for step in (1, -1):
+                    where = random_state.integers(len(row))
+                    row[where] = np.clip(row[where] + step, 0, self._tops[where])
+        return moved
+
+
+class OnBudget(Repair):
+    def __init__(self, budget: Budget):
+        super().__init__()
+        self._budget = budget
+
+    def _do(self, problem: Any, X: np.ndarray, *_: Any, random_state: Any, **__: Any) -> np.ndarray:
+        return np.array([self._budget.repair(row, random_state) for row in X])
+
+
+class SameGenes(ElementwiseDuplicateElimination):
+    def is_equal(self, a: Any, b: Any) -> bool:
+        return bool(np.array_equal(a.X, b.X))
+
+
+def genes_of_all(population: Population) -> list[Genes]:
+    return [genes_of(individual.X) for individual in population]
+
+
+def genes_of(row: np.ndarray) -> Genes:
+    return tuple(int(value) for value in row)
