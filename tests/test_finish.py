@@ -116,9 +116,9 @@ def test_polishing_never_makes_held_back_pairs_worse_and_rounds_to_disk(played):
     loop = bench.loop
     found.put_on(loop)
     vlm = loop.evaluator.vlm
-    before = vlm.mean_loss(loop.trainer._held)
+    before = loop.trainer._judged()
     finish.polish(loop, played[1], Watch())
-    assert vlm.mean_loss(loop.trainer._held) <= before
+    assert loop.trainer._judged() <= before
     for weight in vlm.projector.state_dict().values():
         assert torch.equal(weight, weight.to(vlm.disk_dtype).float())
 

@@ -18,6 +18,7 @@ VALUES = {
     bool: st.booleans(),
 }
 CHOICES = {
+    "projector_lessons": st.sampled_from(["dense", "answers"]),
     "tokens": st.sampled_from(["text", "prompt", "both"]),
     "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
 }
@@ -88,7 +89,8 @@ def test_files_that_cannot_be_read(tmp_path):
      ("candidates", 0), ("survivors", 0), ("finalists", 0), ("segments", -1), ("eta", -0.1),
      ("eta", float("nan")), ("eta", float("inf")), ("damping", -1.0), ("neighbours", 0),
      ("projector_steps", -1), ("projector_rate", 2.0), ("projector_rate", float("nan")),
-     ("batch_tokens", 0), ("seed", -1), ("tokens", "all"), ("dtype", "float64")],
+     ("batch_tokens", 0), ("seed", -1), ("tokens", "all"), ("projector_lessons", "none"),
+     ("dtype", "float64")],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused(key, value):
     with pytest.raises(SettingsError, match=key):
