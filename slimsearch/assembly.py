@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from slimsearch import conversation, loading, objective, plugins, space
+from slimsearch import conversation, loading, objective, plugins, race, space
 from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
 from slimsearch.errors import ModelError
@@ -133,6 +133,7 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
         strategy=strategy(found.budget, settings.candidates, settings.survivors, settings.seed),
         executor=executor,
         trainer=trainer if trainer is not None and trainer.possible else None,
+        shares=(1.0,) if settings.exact else race.rungs(settings.racing),
     )
 
 

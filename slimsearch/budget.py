@@ -7,6 +7,7 @@ single move does. It is a pure function of (genes, random state) and leaves a me
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp
 
 import numpy as np
 
@@ -53,6 +54,30 @@ class Budget:
         if abs(self.removed(tuple(moved)) - self.target) > TOLERANCE:
             moved = self._walk(self._jump(moved), random)
         return tuple(moved)
+
+    def cheapest(self, costs: Sequence[Sequence[float]]) -> Genes:
+        """The genes of least total cost on the target; `costs` are by gene and choice.
+
+        Lagrange's multiplier is found by bisection, so the choice is optimal for the share it
+        removes; repair takes the last steps to the target.
+        """
+        widest = max(len(gene.choices) for gene in self.genes)
+        spent = np.full((len(self.genes), widest), np.inf)
+        gone = np.zeros_like(spent)
+        for row, (gene, some) in enumerate(zip(self.genes, costs, strict=True)):
+            spent[row, : len(gene.choices)] = some
+            gone[row, : len(gene.choices)] = np.multiply(gene.choices, gene.size)
+        rows, wanted = np.arange(len(self.genes)), self.target * self.total - self.fixed
+        picked = spent.argmin(1)
+        low, high = -80.0, 80.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            tried = (spent - exp(middle) * gone).argmin(1)
+            if gone[rows, tried].sum() <= wanted:
+                low, picked = middle, tried
+            else:
+                high = middle
+        return self.repair(picked.tolist(), np.random.default_rng(0))
 
     def _walk(self, genes: list[int], random: np.random.Generator) -> list[int]:
         """Single steps at random, each closer to the target, until there is none."""

@@ -1,5 +1,6 @@
 """What a search talks about: a candidate policy, its score, a closed round. All frozen."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
@@ -28,6 +29,7 @@ class Score:
     sparsity: float = 0.0
     seconds: float = field(default=0.0, compare=False)
     projector: int = 0  # the projector version it was measured under
+    share: float = 1.0  # of the calibration it was measured on
     failure: str = ""
 
     @property
@@ -35,8 +37,18 @@ class Score:
         return isfinite(self.total)
 
 
-def failed(candidate: Candidate, projector: int, reason: str) -> Score:
-    return Score(candidate.name, candidate.genes, inf, projector=projector, failure=reason)
+def failed(candidate: Candidate, projector: int, reason: str, share: float = 1.0) -> Score:
+    return Score(
+        candidate.name, candidate.genes, inf, projector=projector, share=share, failure=reason
+    )
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known before the first candidate."""
+
+    allocations: Mapping[str, Genes] = field(default_factory=dict)  # by name
+    costs: tuple[tuple[float, ...], ...] = ()  # gene x choice -> predicted loss; () if unknown
 
 
 @dataclass(frozen=True)

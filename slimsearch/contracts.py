@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from slimsearch.budget import Budget
-    from slimsearch.candidate import Candidate, Genes, Score
+    from slimsearch.candidate import Candidate, Genes, Hints, Score
     from slimsearch.evaluate import Evaluator
     from slimsearch.hessian import Hessian
     from slimsearch.level_store import LevelStore
@@ -89,8 +89,9 @@ class Term(ABC):
 
     needs_pairs: ClassVar[bool] = False  # it reads pairs, so it changes when the projector moves
 
-    def prepare(self, vlm: VLM) -> None:
-        """Called once with the dense model, for what a term compares with."""
+    def prepare(self, vlm: VLM, calibrated: Calibrated) -> None:
+        """Called with the dense model, for what a term compares with; once for each part of the
+        calibration that it will be measured on."""
         return None
 
     @abstractmethod
@@ -100,12 +101,19 @@ class Term(ABC):
 class Strategy(ABC):
     """Proposes genes: a pure function of (seed, what it was told).
 
-    A round: `ask()` gives fresh genes; the search scores them, and `survivors` again when the
-    projector has moved; `tell(scores)` takes all of those: totals, terms and genes.
+    Before the first round, `start` is told the `allocations` that it named and what each gene is
+    predicted to cost. A round: `ask()` gives fresh genes; the search scores them, and `survivors`
+    again when the projector has moved; `tell(scores)` takes all of those: totals, terms and genes.
     """
+
+    allocations: ClassVar[tuple[str, ...]] = ()  # names of allocation.py that it begins with
 
     @abstractmethod
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int): ...
+
+    def start(self, hints: Hints) -> None:
+        """Called once before the first `ask`."""
+        return None
 
     @abstractmethod
     def ask(self) -> list[Genes]: ...
@@ -122,7 +130,7 @@ class Executor(ABC):
     """Scores candidates, wherever that happens, and yields the scores in the order given.
 
     `projector` is the version on the model now; `earlier` holds, by candidate, scores whose terms
-    without pairs can be taken over.
+    without pairs can be taken over; `share` of the calibration is what they are measured on.
     """
 
     @abstractmethod
@@ -132,6 +140,7 @@ class Executor(ABC):
         evaluator: Evaluator,
         projector: int,
         earlier: Mapping[str, Score],
+        share: float = 1.0,
     ) -> Iterator[Score]: ...
 
 

@@ -30,27 +30,40 @@ class Evaluator:
     ):
         self.vlm, self.store, self.calibrated = vlm, store, calibrated
         self.families, self.terms, self.weights = families, terms, weights
-        for term in terms.values():
-            term.prepare(vlm)
+        self._parts: dict[float, Calibrated] = {}
+        self.use(1.0)
 
-    def score(self, candidate: Candidate, projector: int, earlier: Score | None = None) -> Score:
+    def use(self, share: float) -> None:
+        """Makes a share of the calibration ready to be measured on; the model is dense."""
+        if share not in self._parts:
+            self._parts[share] = self.calibrated.part(share)
+            for term in self.terms.values():
+                term.prepare(self.vlm, self._parts[share])
+
+    def score(
+        self,
+        candidate: Candidate,
+        projector: int,
+        earlier: Score | None = None,
+        share: float = 1.0,
+    ) -> Score:
         """The candidate's score under the projector that is on the model now."""
         began = perf_counter()
         try:
             self.put_on(candidate.policy)
-            terms = self.measure(earlier)
+            terms = self.measure(earlier, share)
         except SolverError as error:  # no damping helped a matrix that it asks for
-            return failed(candidate, projector, str(error))
+            return failed(candidate, projector, str(error), share)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if not self._take_smaller_batches():
-                return failed(candidate, projector, "out of memory, with one row a batch too")
-            return self.score(candidate, projector, earlier)
+                return failed(candidate, projector, "out of memory, with one row a batch too", share)
+            return self.score(candidate, projector, earlier, share)
         total = self.total(terms)
         if not isfinite(total):
             bad = next((name for name, value in terms.items() if not isfinite(value)), "the total")
-            return failed(candidate, projector, f"{bad} is not a finite number")
+            return failed(candidate, projector, f"{bad} is not a finite number", share)
         return Score(
             candidate=candidate.name,
             genes=candidate.genes,
@@ -59,6 +72,7 @@ class Evaluator:
             sparsity=self.sparsity(candidate.policy),
             seconds=perf_counter() - began,
             projector=projector,
+            share=share,
         )
 
     def _take_smaller_batches(self) -> bool:
@@ -67,11 +81,8 @@ class Evaluator:
         rows = max((len(batch.ids) for batch in batches), default=1)
         if rows > 1:
             smaller = (rows + 1) // 2
-            texts, pairs = (
-                tuple(part for batch in some for part in batch.split(smaller))
-                for some in (self.calibrated.texts, self.calibrated.pairs)
-            )
-            self.calibrated = Calibrated(texts, pairs)
+            self._parts = {share: part.split(smaller) for share, part in self._parts.items()}
+            self.calibrated = self._parts[1.0]
         return rows > 1
 
     def put_on(self, policy: Policy) -> None:
@@ -85,12 +96,13 @@ class Evaluator:
         for family in self.families.values():
             family.restore(self.vlm, self.store)
 
-    def measure(self, earlier: Score | None = None) -> dict[str, float]:
+    def measure(self, earlier: Score | None = None, share: float = 1.0) -> dict[str, float]:
         """Every term on the model as it stands."""
+        part = self._parts[share]
         return {
             name: earlier.terms[name]
             if earlier is not None and not term.needs_pairs
-            else term.measure(self.vlm, self.calibrated)
+            else term.measure(self.vlm, part)
             for name, term in self.terms.items()
         }
 

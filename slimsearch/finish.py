@@ -12,12 +12,13 @@ from math import nan
 
 import numpy as np
 
+from slimsearch.allocation import SPARSITY
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Task
 from slimsearch.errors import ResourceError, SolverError, is_out_of_memory
 from slimsearch.exact import prune_exactly
 from slimsearch.level_store import Packed
-from slimsearch.loop import SPARSITY, Loop, Position, score_all
+from slimsearch.loop import Loop, Position, score_all
 from slimsearch.policy import Policy
 from slimsearch.run import Run
 from slimsearch.vlm import VLM, Calibrated
@@ -177,12 +178,9 @@ def _without_sparsity(policy: Policy) -> Policy:
 
 
 def _finalists(loop: Loop, run: Run, watch: Watch, position: Position) -> list[Score]:
-    """The best survivors, scored under the last projector."""
-    stale = [
-        score
-        for genes in loop.strategy.survivors
-        if (score := position.scores[genes]).projector != position.projector
-    ]
+    """The best survivors, scored on all of the calibration under the last projector."""
+    alive = [position.scores[genes] for genes in loop.strategy.survivors]
+    stale = [s for s in alive if s.projector != position.projector or s.share < 1]
     candidates = [Candidate(s.candidate, s.genes, loop.space.decode(s.genes)) for s in stale]
     with watch.stage("finalists", len(candidates)):
         fresh = score_all(loop, run, watch, position, candidates)

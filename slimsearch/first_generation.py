@@ -1,4 +1,6 @@
-"""Where every search starts: the genes nearest to uniform, then random ones, all on budget."""
+"""Where every search starts: allocations known by rule, or the uniform genes, then random ones."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -6,9 +8,11 @@ from slimsearch.budget import Budget
 from slimsearch.candidate import Genes
 
 
-def first_generation(budget: Budget, count: int, random: np.random.Generator) -> list[Genes]:
+def first_generation(
+    budget: Budget, count: int, random: np.random.Generator, known: Sequence[Genes] = ()
+) -> list[Genes]:
     """At most `count` different genes; fewer where the space holds no more."""
-    found = [uniform_genes(budget, random)]
+    found = list(dict.fromkeys(known or [uniform_genes(budget, random)]))[:count]
     for _ in range(20 * count):
         if len(found) == count:
             break

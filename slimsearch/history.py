@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch import files, journal
-from slimsearch.candidate import ProjectorStep, Round, Score
+from slimsearch.candidate import Hints, ProjectorStep, Round, Score
 from slimsearch.errors import RunError
 from slimsearch.files import Seal
 from slimsearch.journal import Record
@@ -25,7 +25,8 @@ from slimsearch.journal import Record
 FORMAT = 2
 JOURNAL, SETTINGS, TIMES, LOCK = "journal.jsonl", "settings.toml", "times.jsonl", "lock"
 
-Key = tuple[str, int]  # a candidate's name and the projector version it was scored under
+# A candidate's name, the projector version it was scored under, the share of the calibration.
+Key = tuple[str, int, float]
 
 
 class History:
@@ -40,6 +41,7 @@ class History:
         self.rounds: dict[int, Round] = {}
         self.projectors: dict[int, Seal] = {}
         self.levels: dict[str, Seal] | None = None  # by file name
+        self.hints: Hints | None = None  # what the strategy was told before the first round
         self.polished: ProjectorStep | None = None  # the champion's own projector step
         self.rows: dict[str, Record] = {}  # of the final table
         self.drift: list[str] = []  # differences that were allowed
@@ -90,6 +92,7 @@ class History:
             "start": self._take_start,
             "score": lambda record: self._take_score(self.scores, record),
             "gave up": self._take_failure_of_all,
+            "hints": self._take_hints,
             "round": self._take_round,
             "projector": self._take_projector,
             "levels": self._take_levels,
@@ -106,13 +109,18 @@ class History:
 
     def _take_score(self, scores: dict[Key, Score], record: Record) -> None:
         score = _score(record)
-        scores[score.candidate, score.projector] = score
+        scores[score.candidate, score.projector, score.share] = score
 
     def _take_failure_of_all(self, record: Record) -> None:
         """Forgets what all failed: a resumed run tries it again."""
         scores = self.exact if record["exact"] else self.scores
-        for name in record["candidates"]:
-            del scores[name, record["projector"]]
+        given_up = {(name, record["projector"]) for name in record["candidates"]}
+        for key in [key for key in scores if key[:2] in given_up]:
+            del scores[key]
+
+    def _take_hints(self, record: Record) -> None:
+        known = {name: tuple(genes) for name, genes in record["allocations"].items()}
+        self.hints = Hints(known, tuple(tuple(some) for some in record["costs"]))
 
     def _take_round(self, record: Record) -> None:
         self.rounds[record["index"]] = _round(record)

@@ -89,7 +89,10 @@ _PLURALS = {"solver": "solvers", "strategy": "strategies", "executor": "executor
 
 
 def _policy(settings: Settings) -> PolicyFile:
-    policy = policies.read(shelf.find("policies", settings.policy))
+    name = settings.policy
+    if name == "auto":
+        name = "per_layer" if settings.exact else "per_matrix_wide"
+    policy = policies.read(shelf.find("policies", name))
     for family, table in policy.tables.items():
         plugins.find("families", family)
         for key, value in table.items():

@@ -1,19 +1,21 @@
 """The search: rounds of candidates, each followed by a projector step. Resuming is replay.
 
-A round, as in SlimLLaVA's Algorithm 1: ask for genes, score them on models stitched from the level
-store, tell the totals, weigh candidates by neighbour density, move the projector. A round that the
-journal holds is told again instead of scored again, so a resumed search goes the same way.
+A round, as in SlimLLaVA's Algorithm 1: ask for genes, race them and the survivors on models
+stitched from the level store, tell the scores, weigh candidates by neighbour density, move the
+projector. A round that the journal holds is told again instead of scored again, so a resumed search
+goes the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 
-from slimsearch import level_store
+from slimsearch import allocation, level_store, race
+from slimsearch.allocation import SPARSITY, Ground
 from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
 from slimsearch.contracts import Executor, Solver, Strategy
 from slimsearch.density import neighbour_density
@@ -25,8 +27,6 @@ from slimsearch.settings import Settings
 from slimsearch.space import Space
 from slimsearch.vlm import Batch
 from slimsearch.watch import Watch
-
-SPARSITY = "layer_sparsity"  # the family whose edits come out of the level store
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,25 @@ class Loop:
     strategy: Strategy
     executor: Executor
     trainer: ProjectorTrainer | None
+    shares: tuple[float, ...] = (1.0,)  # of the calibration that candidates race on
 
 
 @dataclass
 class Position:
-    """Where a search stands: the projector's version and each genes' latest score."""
+    """Where a search stands: the projector's version and each genes' latest score.
+
+    `measured` holds the latest measurement of a candidate on a share of the calibration.
+    """
 
     projector: int
     scores: dict[Genes, Score]
+    measured: dict[tuple[str, float], Score] = field(default_factory=dict)
 
 
 def play(loop: Loop, run: Run, watch: Watch) -> Position:
     """Plays every round that the journal does not hold, and returns where that led."""
     fill_store(loop, run, watch)
+    _begin(loop, run, watch)
     position = Position(projector=0, scores={})
     with watch.stage("search", loop.settings.rounds * loop.settings.candidates):
         for index in range(1, loop.settings.rounds + 1):
@@ -100,6 +106,20 @@ def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
         run.add_levels()
 
 
+def _begin(loop: Loop, run: Run, watch: Watch) -> None:
+    """Tells the strategy what is known by rule, and readies the shares that candidates race on."""
+    loop.evaluator.restore()
+    for share in loop.shares:
+        loop.evaluator.use(share)
+    with watch.stage("allocations"):
+        known = run.history.hints
+        if known is None:
+            ground = Ground(loop.space, loop.evaluator, stored=not loop.settings.exact)
+            known = allocation.gather(loop.strategy.allocations, ground)
+            run.add_hints(known)
+    loop.strategy.start(known)
+
+
 def _play_round(
     loop: Loop, run: Run, watch: Watch, position: Position, index: int, asked: Sequence[Genes]
 ) -> Round:
@@ -117,7 +137,7 @@ def _play_round(
         if genes not in position.scores or position.scores[genes].projector != position.projector
     }
     candidates = [Candidate(names[g], g, loop.space.decode(g)) for g in names]
-    fresh = list(score_all(loop, run, watch, position, candidates))
+    fresh = _race(loop, run, watch, position, candidates)
     known = {score.genes: score for score in fresh}
     scores = tuple(known.get(g) or position.scores[g] for g in dict.fromkeys([*names, *asked]))
     good = [score for score in scores if score.ok]
@@ -143,20 +163,38 @@ def _play_round(
     )
 
 
-def score_all(
+def _race(
     loop: Loop, run: Run, watch: Watch, position: Position, candidates: Sequence[Candidate]
 ) -> list[Score]:
+    """Scores on as much of the calibration as each candidate got to."""
+
+    def measure(some: Sequence[Candidate], share: float) -> list[Score]:
+        return score_all(loop, run, watch, position, some, share)
+
+    return race.race(candidates, loop.shares, measure)
+
+
+def score_all(
+    loop: Loop,
+    run: Run,
+    watch: Watch,
+    position: Position,
+    candidates: Sequence[Candidate],
+    share: float = 1.0,
+) -> list[Score]:
     """Scores under the current projector, those that the journal holds for free."""
-    paid = {c.name: run.score_of(c, position.projector) for c in candidates}
+    paid = {c.name: run.score_of(c, position.projector, share) for c in candidates}
     # Pruned exactly, a candidate's weights follow the projector: no term stays as it was.
-    known = {} if loop.settings.exact else position.scores
-    earlier = {s.candidate: s for s in known.values() if s.ok}
+    known = {} if loop.settings.exact else position.measured
+    earlier = {name: s for (name, of), s in known.items() if of == share and s.ok}
     todo = [candidate for candidate in candidates if paid[candidate.name] is None]
-    for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier):
+    for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier, share):
         run.add_score(score)
         paid[score.candidate] = score
         watch.scored(score)
-    return [score for c in candidates if (score := paid[c.name]) is not None]
+    found = [score for c in candidates if (score := paid[c.name]) is not None]
+    position.measured |= {(score.candidate, share): score for score in found}
+    return found
 
 
 def _move_projector(

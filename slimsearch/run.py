@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from slimsearch import files, history, settings
-from slimsearch.candidate import Candidate, ProjectorStep, Round, Score
+from slimsearch.candidate import Candidate, Hints, ProjectorStep, Round, Score
 from slimsearch.errors import RunError, SlimsearchError
 from slimsearch.files import Seal
 from slimsearch.history import FORMAT, JOURNAL, LOCK, SETTINGS, TIMES, History
@@ -62,9 +62,9 @@ class Run:
         self._journal.close()
         os.close(self._lock)
 
-    def score_of(self, candidate: Candidate, projector: int) -> Score | None:
+    def score_of(self, candidate: Candidate, projector: int, share: float = 1.0) -> Score | None:
         """A score that was already paid for."""
-        found = self.history.scores.get((candidate.name, projector))
+        found = self.history.scores.get((candidate.name, projector, share))
         if found is None or found.genes == candidate.genes:
             return found
         if self.history.drift:
@@ -77,6 +77,10 @@ class Run:
     def add_score(self, score: Score) -> None:
         self._append({"kind": "score", **_timeless(asdict(score))})
         self.add_time("score", score.candidate, score.seconds)
+
+    def add_hints(self, hints: Hints) -> None:
+        """Keeps what the strategy was told before the first round."""
+        self._append({"kind": "hints", **asdict(hints)})
 
     def add_round(self, done: Round) -> None:
         self._append({"kind": "round", **_timeless(asdict(done))})

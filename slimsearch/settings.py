@@ -25,7 +25,9 @@ class Settings:
     model: str = _setting(DEMO, "Folder or hub id of a Hugging Face model; 'demo' is ours.")
     ratio: float = _setting(0.5, "Share of the prunable weights to remove, between 0 and 1.")
     policy: str = _setting(
-        "per_layer", "Space to search, or policy to apply: a name in policies/ or a TOML file."
+        "auto",
+        "Space to search, or policy to apply: a name in policies/ or a TOML file. auto: "
+        "per_matrix_wide; per_layer, as published, with --exact.",
     )
     levels: str = _setting(
         "",
@@ -34,6 +36,11 @@ class Settings:
     )
     rounds: int = _setting(10, "Rounds of the search.", 1)
     candidates: int = _setting(16, "Candidates a round.", 1)
+    racing: str = _setting(
+        "0.125, 0.5",
+        "Shares of the calibration that candidates are measured on first, the better of them on "
+        "the next and at last on all of it; '' measures every candidate on all of it.",
+    )
     survivors: int = _setting(6, "Candidates that live on to the next round (top-k).", 1)
     finalists: int = _setting(
         4, "Best candidates that are pruned exactly before one is crowned.", 1
@@ -78,7 +85,9 @@ class Settings:
         False, "slimsearch prune: hold one decoder block at a time, for models beyond memory."
     )
     damping: float = _setting(0.01, "Share of the mean diagonal added to every Hessian.", 0, 10)
-    strategy: str = _setting("genetic", "How candidates are proposed (slimsearch list strategies).")
+    strategy: str = _setting(
+        "surrogate", "How candidates are proposed (slimsearch list strategies)."
+    )
     executor: str = _setting("local", "Where candidates are scored (slimsearch list executors).")
     neighbours: int = _setting(5, "Nearest neighbours behind a candidate's density weight.", 1)
     projector_steps: int = _setting(

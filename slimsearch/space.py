@@ -35,6 +35,13 @@ class Space:
                 wanted[name].add(level)
         return wanted
 
+    def parts(self, matrices: Sequence[Matrix]) -> list[tuple[str, ...]]:
+        """The matrices that each gene decides over: a matrix's own gene, else its block's."""
+        keys = {gene.key for gene in self.genes}
+        owner = {m.name: m.name if m.name in keys else m.block for m in matrices}
+        return [tuple(name for name, key in owner.items() if key == gene.key)
+                for gene in self.genes]  # fmt: skip
+
     @property
     def single(self) -> bool:
         """Whether there is nothing to choose."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from typing import Any, Protocol
 
 import torch
@@ -50,13 +51,18 @@ class Batch:
     def tokens(self) -> int:
         return int((self.classes != PADDING).sum())
 
-    def split(self, rows: int) -> list[Batch]:
-        """The same rows in batches of at most so many."""
-        parts = (self.ids, self.targets, self.classes, self.turns)
-        count = -(-len(self.ids) // rows)
-        features = [None] * count if self.features is None else self.features.split(rows)
-        split = zip(*(part.split(rows) for part in parts), features, strict=True)
-        return [Batch(*some) for some in split]
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of its rows."""
+        some = slice(start, stop)
+        features = None if self.features is None else self.features[some]
+        return Batch(
+            self.ids[some], self.targets[some], self.classes[some], self.turns[some], features
+        )
+
+    def split(self, count: int) -> Iterator[Batch]:
+        """Itself in pieces of at most `count` rows."""
+        for start in range(0, len(self.ids), count):
+            yield self.rows(start, start + count)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,18 @@ class Calibrated:
     @property
     def all(self) -> tuple[Batch, ...]:
         return self.texts + self.pairs
+
+    def split(self, rows: int) -> Calibrated:
+        """The same in batches of at most so many rows."""
+        texts, pairs = (
+            tuple(part for batch in some for part in batch.split(rows))
+            for some in (self.texts, self.pairs)
+        )
+        return Calibrated(texts, pairs)
+
+    def part(self, share: float) -> Calibrated:
+        """About this share of the texts and of the pairs: always the same rows."""
+        return Calibrated(_part(self.texts, share), _part(self.pairs, share))
 
 
 class VLM:
@@ -165,9 +183,18 @@ class VLM:
         places = (batch.ids == self.picture_token).unsqueeze(-1).expand_as(embeds)
         return embeds.masked_scatter(places, projected)
 
-    def loss(self, batch: Batch, project: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Summed cross-entropy over the batch's targets, in fp32."""
-        hidden, targets, _ = self._predicting(batch, project)
+    def loss(
+        self,
+        batch: Batch,
+        project: Callable[[Tensor], Tensor] | None = None,
+        embeds: Tensor | None = None,
+    ) -> Tensor:
+        """Summed cross-entropy over the batch's targets, in fp32.
+
+        `embeds` stand in for what `embed` gives, where their gradient is wanted.
+        """
+        embeds = self.embed(batch, project) if embeds is None else embeds
+        hidden, targets, _ = self.predicting(batch, embeds)
         losses = [
             functional.cross_entropy(self.logits(rows), wanted, reduction="sum")
             for rows, wanted in zip(
@@ -192,7 +219,7 @@ class VLM:
         Greedy decoding reproduces an answer exactly when every one of its tokens is the most
         likely one after those before it, so one pass over the whole conversation decides.
         """
-        hidden, targets, where = self._predicting(batch, None)
+        hidden, targets, where = self.predicting(batch, self.embed(batch))
         hits = torch.cat([
             self.logits(rows).argmax(-1) == wanted
             for rows, wanted in zip(
@@ -204,6 +231,12 @@ class VLM:
         for row, turn, hit in zip(where[0].tolist(), turns, hits.tolist(), strict=True):
             right[row][turn] = right[row].get(turn, True) and hit
         return [list(turns.values()) for turns in right]
+
+    def predicting(self, batch: Batch, embeds: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The last hidden states that predict something, their targets, and where they stand."""
+        hidden = self.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        where = (batch.targets != IGNORED).nonzero(as_tuple=True)
+        return hidden[where], batch.targets[where], where
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token for each hidden state, [rows, vocabulary], in fp32."""
@@ -225,15 +258,6 @@ class VLM:
     def _paths(self) -> dict[str, str]:
         return {role: path for stage in self.architecture.stages for role, path in stage.items()}
 
-    def _predicting(
-        self, batch: Batch, project: Callable[[Tensor], Tensor] | None
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """The last hidden states that predict something, their targets, and where they stand."""
-        embeds = self.embed(batch, project)
-        hidden = self.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
-        where = (batch.targets != IGNORED).nonzero(as_tuple=True)
-        return hidden[where], batch.targets[where], where
-
 
 def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Batch]:
     """Packs single-row batches of like length together, each within `most_tokens`."""
@@ -245,6 +269,20 @@ def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Ba
         waiting.append(row)
     if waiting:
         yield _stack(waiting, padding)
+
+
+def _part(batches: tuple[Batch, ...], share: float) -> tuple[Batch, ...]:
+    """A share of the rows, out of as few batches as hold them, spread over all."""
+    if share >= 1 or not batches:
+        return batches
+    wanted = ceil(share * sum(len(batch.ids) for batch in batches))
+    count = ceil(share * len(batches))
+    chosen: list[Batch] = []
+    for index in range(count):
+        left = wanted - sum(len(batch.ids) for batch in chosen)
+        if left > 0:
+            chosen.append(batches[(2 * index + 1) * len(batches) // (2 * count)].rows(0, left))
+    return tuple(chosen)
 
 
 def _stack(rows: list[Batch], padding: int) -> Batch:

@@ -23,7 +23,7 @@ class Given(Term):
         self.value, self.calls, self.prepared = value, 0, 0
         self.needs_pairs = needs_pairs
 
-    def prepare(self, vlm) -> None:
+    def prepare(self, vlm, calibrated) -> None:
         self.prepared += 1
 
     def measure(self, vlm, calibrated) -> float:

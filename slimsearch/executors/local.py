@@ -14,6 +14,7 @@ class Local(Executor):
         evaluator: Evaluator,
         projector: int,
         earlier: Mapping[str, Score],
+        share: float = 1.0,
     ) -> Iterator[Score]:
         for candidate in candidates:
-            yield evaluator.score(candidate, projector, earlier.get(candidate.name))
+            yield evaluator.score(candidate, projector, earlier.get(candidate.name), share)

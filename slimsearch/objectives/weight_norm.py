@@ -16,7 +16,7 @@ class WeightNorm(Term):
     def __init__(self) -> None:
         self._dense: dict[str, float] = {}
 
-    def prepare(self, vlm: VLM) -> None:
+    def prepare(self, vlm: VLM, calibrated: Calibrated) -> None:
         self._dense = _norms(vlm)
 
     def measure(self, vlm: VLM, calibrated: Calibrated) -> float:

@@ -1,6 +1,7 @@
 """A genetic search (pymoo): tournament, block-wise crossover, level switches, all on budget.
 
-The first generation holds the uniform genes and random ones. Survivors are told again whenever
+The first generation holds the allocations that are known by rule and random genes.
+Survivors are told again whenever
 the projector has moved: an old score under an old projector is stale.
 """
 # pymoo annotates nothing; what pyright reads into its defaults is wrong.
@@ -18,7 +19,7 @@ from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
 from slimsearch.budget import Budget
-from slimsearch.candidate import Genes, Score
+from slimsearch.candidate import Genes, Hints, Score
 from slimsearch.contracts import Strategy
 from slimsearch.first_generation import first_generation
 from slimsearch.strategies._pymoo import (
@@ -33,20 +34,27 @@ from slimsearch.strategies._pymoo import (
 
 
 class Genetic(Strategy):
+    allocations = ("uniform", "owl", "optimal", "optimal*3", "optimal*10")
+
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int):
         self._problem = Problem(n_var=len(budget.genes), n_obj=1, xl=0, xu=1, vtype=int)
+        self._budget, self._count, self._keep, self._seed = budget, candidates, survivors, seed
+        self._asked: Any = None
+        self.start(Hints())
+
+    def start(self, hints: Hints) -> None:
+        random = np.random.default_rng(self._seed)
+        known = list(hints.allocations.values())
         self._algorithm = GA(
-            pop_size=survivors,
-            n_offsprings=candidates,
-            sampling=np.array(first_generation(budget, candidates, np.random.default_rng(seed))),
+            pop_size=self._keep,
+            n_offsprings=self._count,
+            sampling=np.array(first_generation(self._budget, self._count, random, known)),
             crossover=BlockCrossover(),
-            mutation=LevelSwitch(budget),
-            repair=OnBudget(budget),
+            mutation=LevelSwitch(self._budget),
+            repair=OnBudget(self._budget),
             eliminate_duplicates=SameGenes(),
         )
-        self._keep = survivors
-        self._algorithm.setup(self._problem, seed=seed, termination=NoTermination())
-        self._asked: Any = None
+        self._algorithm.setup(self._problem, seed=self._seed, termination=NoTermination())
 
     def ask(self) -> list[Genes]:
         self._asked = self._algorithm.ask()  # None where crossover finds nothing new

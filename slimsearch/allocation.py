@@ -1,0 +1,147 @@
+"""Policies that need no search: rules that spread the sparsity over the model.
+
+uniform     every gene at the target
+owl         less where inputs have outliers: the share of |W| ||X|| beyond OUTLYING times its mean
+alpha       less where spectra have heavy tails (Hill's estimator), as AlphaPruning does
+optimal     what costs the least loss, as the store's errors and one backward pass predict it;
+            'optimal*3' lets answers about pictures weigh three times what they do in the objective
+
+A search begins with some of them, and each is a strategy, a baseline, by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimsearch import sensitivity
+from slimsearch.candidate import Genes, Hints
+from slimsearch.errors import SettingsError
+from slimsearch.evaluate import Evaluator
+from slimsearch.first_generation import uniform_genes
+from slimsearch.sensitivity import Sensitivity
+from slimsearch.space import Space
+
+SPARSITY = "layer_sparsity"  # the family whose edits come out of the level store
+OUTLYING = 5.0  # OWL's M
+SPREAD = 0.08  # OWL's lambda: how far a block may go from the target
+
+Costs = tuple[tuple[float, ...], ...]  # gene x choice -> predicted loss
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the rules look at: a space over a dense model, its matrices seen once."""
+
+    space: Space
+    evaluator: Evaluator
+    stored: bool  # the level store holds errors
+
+    @cached_property
+    def parts(self) -> list[tuple[str, ...]]:
+        return self.space.parts(self.evaluator.vlm.matrices)
+
+    @cached_property
+    def seen(self) -> Sensitivity:
+        self.evaluator.restore()
+        return sensitivity.measure(self.evaluator.vlm, self.evaluator.calibrated)
+
+    def costs(self, leaning: float = 1.0) -> Costs:
+        """What each gene's choices are predicted to cost; answers weigh `leaning` times."""
+        weights, seen, store = self.evaluator.weights, self.seen, self.evaluator.store
+        text, answer = weights.get("text_loss", 0.0), leaning * weights.get("answer_loss", 0.0)
+        power = {m: text * seen.texts[m] + answer * seen.pairs[m] for m in seen.texts}
+        return tuple(
+            tuple(sum(power[m] * store.error(m, level) for m in part) for level in gene.choices)
+            for gene, part in zip(self.space.genes, self.parts, strict=True)
+        )
+
+
+def gather(names: Sequence[str], ground: Ground) -> Hints:
+    """What a strategy that names these allocations is told.
+
+    A search without a store begins as published, with the uniform policy and random ones.
+    """
+    if not all(gene.family == SPARSITY for gene in ground.space.genes) or (
+        not ground.stored and len(names) > 1
+    ):
+        names = ("uniform",)
+    found = {name: _RULES[name.partition("*")[0]](ground, name) for name in names}
+    predicted = any(name.startswith("optimal") for name in names)
+    return Hints(found, ground.costs() if predicted else ())
+
+
+def _uniform(ground: Ground, _: str) -> Genes:
+    return uniform_genes(ground.space.budget, np.random.default_rng(0))
+
+
+def _owl(ground: Ground, _: str) -> Genes:
+    def outlying(matrix: str) -> float:
+        power = ground.evaluator.store.dense(matrix).float().abs() * ground.seen.inputs[matrix]
+        return float((power > OUTLYING * power.mean()).float().mean())
+
+    return _spread(ground, _by_block(ground, outlying))
+
+
+def _alpha(ground: Ground, _: str) -> Genes:
+    """The lower Hill's alpha, the heavier the tail, the better trained the block: keep more."""
+
+    def lightness(matrix: str) -> float:
+        return -_hill(ground.evaluator.store.dense(matrix).float())
+
+    return _spread(ground, _by_block(ground, lightness))
+
+
+def _optimal(ground: Ground, name: str) -> Genes:
+    if not ground.stored:
+        raise SettingsError(
+            "Strategy 'optimal' reads the errors of the level store, and --exact has none. Leave "
+            "out --exact, or take --strategy owl."
+        )
+    return ground.space.budget.cheapest(ground.costs(float(name.partition("*")[2] or 1)))
+
+
+_RULES = {"uniform": _uniform, "owl": _owl, "alpha": _alpha, "optimal": _optimal}
+
+
+def _by_block(ground: Ground, measure: Callable[[str], float]) -> dict[str, float]:
+    """The mean over each block's matrices."""
+    found: dict[str, list[float]] = {}
+    for part in ground.parts:
+        for matrix in part:
+            found.setdefault(_block(matrix), []).append(measure(matrix))
+    return {block: float(np.mean(values)) for block, values in found.items()}
+
+
+def _spread(ground: Ground, worth: Mapping[str, float]) -> Genes:
+    """Ratios that fall as a block's worth rises, within SPREAD of the target and on budget."""
+    values = np.array(list(worth.values()))
+    width = float(np.ptp(values)) or 1.0
+    offsets = {
+        block: -2 * SPREAD * (value - values.min()) / width for block, value in worth.items()
+    }
+    middle = float(np.mean(list(offsets.values())))
+    budget = ground.space.budget
+    nearest = []
+    for gene, part in zip(budget.genes, ground.parts, strict=True):
+        offset = float(np.mean([offsets[_block(matrix)] for matrix in part])) - middle
+        share = budget.target + offset
+        nearest.append(min(range(len(gene.choices)), key=lambda i: abs(gene.choices[i] - share)))
+    return budget.repair(nearest, np.random.default_rng(0))
+
+
+def _hill(weight: Tensor) -> float:
+    """Hill's estimate of the power law's exponent, over the upper half of W W^T's eigenvalues."""
+    narrow = weight if weight.shape[0] <= weight.shape[1] else weight.T
+    powers = torch.linalg.eigvalsh(narrow @ narrow.T).clamp(min=1e-12)
+    upper = powers[len(powers) // 2 :]
+    return 1 + len(upper) / max(float((upper / upper[0]).log().sum()), 1e-12)
+
+
+def _block(matrix: str) -> str:
+    return matrix.rpartition(".")[0]

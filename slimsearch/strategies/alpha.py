@@ -1,0 +1,7 @@
+"""Layer-wise ratios by the tails of the spectra, as AlphaPruning gives them: no search."""
+
+from slimsearch.alone import Alone
+
+
+class Alpha(Alone):
+    allocations = ("alpha",)

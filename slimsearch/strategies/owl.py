@@ -1,0 +1,7 @@
+"""Layer-wise ratios by outliers, as OWL gives them: one candidate, no search."""
+
+from slimsearch.alone import Alone
+
+
+class Owl(Alone):
+    allocations = ("owl",)

@@ -1,0 +1,131 @@
+"""Learns what each gene costs from the scores, and asks for what it now believes is cheapest.
+
+The model: a total is a constant (one for each version of the projector) plus, for each gene, a
+price times the cost that was predicted for its choice before the search: the store's error times
+the loss's squared gradient. Prices start out equal; every round they are fitted to all scores
+(Bayesian ridge regression, in closed form).
+Candidates are the cheapest policies under prices drawn from the posterior (Thompson sampling), so
+what is still uncertain is tried and what is known is not. Each is on budget by construction.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from slimsearch.budget import Budget
+from slimsearch.candidate import Genes, Hints, Score
+from slimsearch.contracts import Strategy
+from slimsearch.first_generation import first_generation
+
+DOUBT = 0.35  # how far a gene's price may lie from the common one before anything is scored
+NOISE = 0.03  # of the totals' spread that the model does not explain
+LEAST = 0.05  # no price falls below this share of the common one
+TRIES = 20  # draws for each candidate before the posterior is taken to agree with itself
+
+
+class Surrogate(Strategy):
+    allocations = ("uniform", "owl", "optimal", "optimal*3", "optimal*10")
+
+    def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int):
+        self._budget, self._count, self._keep = budget, candidates, survivors
+        self._random = np.random.default_rng(seed)
+        self._scores: dict[Genes, Score] = {}
+        self._alive: list[Genes] = []
+        self.start(Hints())
+
+    def start(self, hints: Hints) -> None:
+        self._known = list(hints.allocations.values())
+        costs = hints.costs or _plain_costs(self._budget)
+        whole = sum(float(np.mean(some)) for some in costs) or 1.0
+        self._costs = [np.asarray(some) / whole for some in costs]
+
+    def ask(self) -> list[Genes]:
+        if not self._scores:
+            return self._first()
+        asked = self._cheapest(*self._posterior())
+        if len(asked) < self._count:  # the posterior has narrowed: look around the best
+            asked += self._around(self._alive[0], asked)
+        return asked
+
+    def tell(self, scores: Sequence[Score]) -> None:
+        self._scores |= {score.genes: score for score in scores}
+        pool = dict.fromkeys([*self._alive, *(score.genes for score in scores)])
+        self._alive = sorted(pool, key=lambda genes: self._scores[genes].total)[: self._keep]
+
+    @property
+    def survivors(self) -> list[Genes]:
+        return list(self._alive)
+
+    def _first(self) -> list[Genes]:
+        """What is known by rule, and what would be cheapest if prices were a little different."""
+        found = first_generation(self._budget, max(len(self._known), 1), self._random, self._known)
+        prior = np.ones(len(self._costs))
+        found += self._cheapest(prior, np.eye(len(prior)) * DOUBT, found)
+        found += first_generation(self._budget, self._count + 1, self._random)
+        return list(dict.fromkeys(found))[: self._count]
+
+    def _posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean prices, and a factor that turns standard normal draws into their spread."""
+        sound = [score for score in self._scores.values() if score.ok]
+        spent = np.array([[c[i] for c, i in zip(self._costs, s.genes, strict=True)] for s in sound])
+        totals = np.array([score.total for score in sound])
+        for version in {score.projector for score in sound}:  # leaves its constant out
+            group = [place for place, score in enumerate(sound) if score.projector == version]
+            spent[group] -= spent[group].mean(0)
+            totals[group] -= totals[group].mean()
+        common = _slope(spent.sum(1) if len(sound) else np.zeros(1), totals)
+        noise = max(NOISE * float(totals.std()) if len(sound) else 0.0, 1e-9 * common)
+        genes = len(self._costs)
+        precision = np.eye(genes) / (DOUBT * common) ** 2
+        pull = np.full(genes, common) / (DOUBT * common) ** 2
+        if len(sound):
+            precision += spent.T @ spent / noise**2
+            pull += spent.T @ totals / noise**2
+        mean = np.linalg.solve(precision, pull)
+        spread = np.linalg.inv(np.linalg.cholesky(precision)).T
+        return mean / common, spread / common
+
+    def _cheapest(
+        self, mean: np.ndarray, spread: np.ndarray, known: Sequence[Genes] = ()
+    ) -> list[Genes]:
+        """New policies that are cheapest under drawn prices, the mean ones first."""
+        found: list[Genes] = []
+        for index in range(TRIES * self._count):
+            drawn = mean + spread @ self._random.standard_normal(len(mean)) * bool(index)
+            prices = np.maximum(drawn, LEAST)
+            genes = self._budget.cheapest(
+                [price * costs for price, costs in zip(prices, self._costs, strict=True)]
+            )
+            if genes not in self._scores and genes not in found and genes not in known:
+                found.append(genes)
+            if len(found) == self._count:
+                break
+        return found
+
+    def _around(self, best: Genes, asked: Sequence[Genes]) -> list[Genes]:
+        """Level switches of the best, where prices propose nothing new."""
+        found: list[Genes] = []
+        for _ in range(TRIES * self._count):
+            moved = list(best)
+            for step in (1, -1):
+                where = int(self._random.integers(len(moved)))
+                top = len(self._budget.genes[where].choices) - 1
+                moved[where] = min(max(moved[where] + step, 0), top)
+            genes = self._budget.repair(moved, self._random)
+            if genes not in self._scores and genes not in asked and genes not in found:
+                found.append(genes)
+            if len(found) == self._count - len(asked):
+                break
+        return found
+
+
+def _plain_costs(budget: Budget) -> list[np.ndarray]:
+    """Where nothing is predicted: a cost that grows with the square of what goes."""
+    return [gene.size * np.square(gene.choices) for gene in budget.genes]
+
+
+def _slope(spent: np.ndarray, totals: np.ndarray) -> float:
+    """The price that all genes would have in common; positive. Both are centred."""
+    power = float(spent @ spent)
+    found = float(spent @ totals) / power if power > 0 else 0.0
+    return found if found > 0 else 1.0
