@@ -92,7 +92,7 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
     best: tuple[Score, dict[str, Packed] | None] | None = None
     with watch.stage("finalists", len(finalists)) as advance:
         for stitched in finalists:
-            score = run.history.exact.get((stitched.candidate, position.projector))
+            score = run.history.exact.get((stitched.candidate, position.projector, stitched.share))
             packed = None
             if score is None:
                 score, packed = _exact(loop, position, stitched)

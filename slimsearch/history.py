@@ -114,9 +114,12 @@ class History:
     def _take_failure_of_all(self, record: Record) -> None:
         """Forgets what all failed: a resumed run tries it again."""
         scores = self.exact if record["exact"] else self.scores
-        given_up = {(name, record["projector"]) for name in record["candidates"]}
-        for key in [key for key in scores if key[:2] in given_up]:
-            del scores[key]
+        for name in record["candidates"]:
+            given_up = [key for key in scores if key[:2] == (name, record["projector"])]
+            if not given_up:
+                raise KeyError(name)
+            for key in given_up:
+                del scores[key]
 
     def _take_hints(self, record: Record) -> None:
         known = {name: tuple(genes) for name, genes in record["allocations"].items()}

@@ -62,7 +62,8 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
     fill_store(loop, run, watch)
     _begin(loop, run, watch)
     position = Position(projector=0, scores={})
-    with watch.stage("search", loop.settings.rounds * loop.settings.candidates):
+    steps = sum(race.measurements(loop.settings.candidates, loop.shares))
+    with watch.stage("search", loop.settings.rounds * steps):
         for index in range(1, loop.settings.rounds + 1):
             asked = loop.strategy.ask()
             if not asked:
@@ -74,7 +75,8 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
                 run.add_round(done)
             else:
                 _check_asked(run, done, asked)
-                for _ in done.scores:
+                _recall(run, position, done)
+                for _ in range(steps):
                     watch.advance()
             _tell(loop, position, done)
             watch.closed(done)
@@ -227,6 +229,14 @@ def _move_projector(
             run.save_projector(index, loop.trainer.state())
             loop.trainer.version = index
     return step
+
+
+def _recall(run: Run, position: Position, done: Round) -> None:
+    """Takes from the journal what a replayed round measured."""
+    names = {score.candidate for score in done.scores}
+    for (name, projector, share), score in run.history.scores.items():
+        if name in names and projector == position.projector:
+            position.measured[name, share] = score
 
 
 def _check_asked(run: Run, done: Round, asked: Sequence[Genes]) -> None:

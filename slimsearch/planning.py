@@ -14,9 +14,9 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from slimsearch import assembly, inputs, level_store
+from slimsearch import assembly, inputs, level_store, race
 from slimsearch.assembly import Bench
-from slimsearch.loop import SPARSITY
+from slimsearch.allocation import SPARSITY
 from slimsearch.settings import Settings
 from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
@@ -47,7 +47,7 @@ class Plan:
             ("prunable", f"{self.prunable:,} ({self.prunable / self.parameters:.0%})"),
             ("levels", levels or "none: nothing to search"),
             ("genes", str(self.genes)),
-            ("candidates", f"{self.candidates} and as many survivors as live through a round"),
+            ("candidates", f"{self.candidates}, and the survivors of each round again"),
             ("level store", _kept(self.store_bytes)),
             ("peak memory, from the probe", _size(self.peak_bytes)),
         ]
@@ -103,15 +103,14 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
         for task in bench.tasks.values():
             task.measure(evaluator.vlm, bench.held_out)
         evaluation = perf_counter() - began
-    text_only = sum(not term.needs_pairs for term in evaluator.terms.values()) / len(terms)
-    again = 1.0 if settings.exact else 1 - text_only
-    rescored = settings.survivors * (settings.rounds - 1) * (again if loop.trainer else 0)
+    racing = settings.candidates + (settings.survivors if loop.trainer else 0)
+    counts = race.measurements(racing, loop.shares)
+    round_ = sum(share * count for share, count in zip(loop.shares, counts, strict=True))
     rows = 5 if loop.trainer else 3
-    scored = settings.rounds * settings.candidates + rescored
     return {
         "load": watch.seconds["load"],
         "level store": 0.0 if settings.exact else block * blocks,
-        "search": score * scored,
+        "search": score * round_ * settings.rounds,
         "projector": step * (settings.rounds * settings.projector_steps + settings.final_steps),
         "finalists and baselines": (settings.finalists + rows - 2) * (block * blocks + score),
         "evaluation": evaluation * rows,

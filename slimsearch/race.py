@@ -51,6 +51,14 @@ def race(candidates: Sequence[Candidate], shares: Sequence[float], measure: Meas
     return [_placed(scores, winner) for scores in found.values()]
 
 
+def measurements(candidates: int, shares: Sequence[float]) -> list[int]:
+    """How many candidates are measured on each share."""
+    found = [candidates]
+    for _ in shares[1:]:
+        found.append(ceil(PROMOTED * found[-1]))
+    return found
+
+
 def _placed(scores: Sequence[Score], winner: Sequence[Score]) -> Score:
     """The last score, its total as it would be on all of the calibration."""
     last = scores[-1]

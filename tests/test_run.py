@@ -112,7 +112,7 @@ def test_candidates_of_a_round_that_failed_as_a_whole_are_tried_again(folder):
         opened.give_up([BAD])
         assert opened.score_of(Candidate("1-02", (1, 1), Policy({})), 0) is None
         assert opened.score_of(Candidate("1-01", (0, 2), Policy({})), 0) is not None
-    assert list(history.read(folder).scores) == [("1-01", 0)]
+    assert list(history.read(folder).scores) == [("1-01", 0, 1.0)]
 
 
 def test_an_empty_folder_will_do_and_a_full_one_will_not(tmp_path, folder):

@@ -16,10 +16,10 @@ class Counting:
     def __init__(self) -> None:
         self.given = []
 
-    def score(self, candidate, projector, earlier=None):
+    def score(self, candidate, projector, earlier=None, share=1.0):
         self.given.append((candidate.name, earlier))
         return Score(candidate.name, candidate.genes, float(candidate.name[2:]),
-                     projector=projector)  # fmt: skip
+                     projector=projector, share=share)  # fmt: skip
 
 
 def test_all_are_found():
@@ -33,10 +33,11 @@ def test_scores_come_in_the_order_given(name):
     evaluator, earlier = Counting(), {"1-02": Score("1-02", (2,), 9.0, {"text_loss": 9.0})}
     executor = find("executors", name)()
     assert isinstance(executor, Executor)
-    scores = list(executor.score(candidates, evaluator, 7, earlier))
+    scores = list(executor.score(candidates, evaluator, 7, earlier, 0.5))
     assert [score.candidate for score in scores] == [c.name for c in candidates]
     assert [score.total for score in scores] == [3, 1, 2, 5, 4]
     assert {score.projector for score in scores} == {7}
+    assert {score.share for score in scores} == {0.5}
     assert dict(evaluator.given)["1-02"] is earlier["1-02"]
     assert dict(evaluator.given)["1-03"] is None
 

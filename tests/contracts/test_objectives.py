@@ -41,7 +41,7 @@ def demo():
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_is_finite_and_repeats_itself(demo, name):
     term = find("objectives", name)()
-    term.prepare(demo[0])
+    term.prepare(*demo)
     first = term.measure(*demo)
     assert isinstance(first, float)
     assert isfinite(first)
@@ -52,7 +52,7 @@ def test_a_term_is_finite_and_repeats_itself(demo, name):
 def test_a_term_changes_nothing(demo, name):
     before = {key: weight.clone() for key, weight in demo[0].model.state_dict().items()}
     term = find("objectives", name)()
-    term.prepare(demo[0])
+    term.prepare(*demo)
     term.measure(*demo)
     after = demo[0].model.state_dict()
     assert all(torch.equal(weight, after[key]) for key, weight in before.items())
@@ -62,7 +62,7 @@ def test_a_term_changes_nothing(demo, name):
 def test_the_dense_model_scores_lower_than_a_destroyed_one(demo, name):
     model, calibrated = demo
     term = find("objectives", name)()
-    term.prepare(model)
+    term.prepare(model, calibrated)
     whole = term.measure(model, calibrated)
     before = {m.name: model.linear(m.name).weight.data.clone() for m in model.matrices}
     for n, matrix in enumerate(model.matrices):
@@ -80,7 +80,7 @@ def test_needs_pairs_is_the_truth(demo, name):
     """A term that reads no pairs must not move when the projector does; one that does, must."""
     model, calibrated = demo
     term = find("objectives", name)()
-    term.prepare(model)
+    term.prepare(model, calibrated)
     before, state = term.measure(model, calibrated), model.projector_state()
     model.set_projector({key: weight * 0.5 for key, weight in state.items()})
     after = term.measure(model, calibrated)
@@ -92,7 +92,7 @@ def test_needs_pairs_is_the_truth(demo, name):
 def test_weight_norm_is_the_geometric_mean_of_kept_norms(demo):
     model, calibrated = demo
     term = find("objectives", "weight_norm")()
-    term.prepare(model)
+    term.prepare(model, calibrated)
     assert term.measure(model, calibrated) == pytest.approx(1.0)
     before = {m.name: model.linear(m.name).weight.data.clone() for m in model.matrices}
     shares = []
