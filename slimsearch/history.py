@@ -81,6 +81,11 @@ class History:
                 )
 
     @property
+    def scored(self) -> int:
+        """How many candidates have a score."""
+        return len({name for name, _, _ in self.scores})
+
+    @property
     def failures(self) -> list[Score]:
         return [score for score in self.scores.values() if not score.ok]
 
@@ -196,7 +201,7 @@ def summary(history: History, rounds: int) -> str:
     failed = len(history.failures)
     return (
         f"{state(history)}; {len(history.rounds)} of {rounds} rounds closed, "
-        f"{len(history.scores)} scores, {failed} failed."
+        f"{history.scored} candidates scored, {failed} failed."
     )
 
 

@@ -348,10 +348,11 @@ def test_drift_that_is_allowed_marks_the_result(unfinished, llava_16):
     assert "settings.finalists was 2, is 1" in (found.model / "README.md").read_text()
 
 
-def test_drift_of_another_seed_is_no_search_to_go_on_with(result, tmp_path):
+def test_drift_of_another_seed_is_no_search_to_go_on_with(small, tmp_path):
     """The rounds in the journal were proposed by another strategy's state."""
-    place = next(n for n, r in enumerate(tiny.records(result.folder)) if r["kind"] == "round")
-    run = copy_of(result.folder, tmp_path / "run", place + 1)
+    found = api.search(replace(small, strategy="random", out=str(tmp_path / "whole")))
+    place = next(n for n, r in enumerate(tiny.records(found.folder)) if r["kind"] == "round")
+    run = copy_of(found.folder, tmp_path / "run", place + 1)
     file = run / "settings.toml"
     file.write_text(file.read_text().replace("seed = 0", "seed = 1"))
     with pytest.raises(RunError, match="belong to different searches"):

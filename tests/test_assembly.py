@@ -20,7 +20,7 @@ def test_a_bench_has_everything(small):
     assert set(loop.evaluator.terms) == {"text_loss", "answer_loss", "weight_norm"}
     assert loop.evaluator.weights == {"text_loss": 1, "answer_loss": 1, "weight_norm": 0.5}
     assert loop.trainer is not None
-    assert len(loop.space.genes) == 2
+    assert len(loop.space.genes) == 14
     assert loop.hessian_batches == loop.evaluator.calibrated.all
 
 

@@ -16,7 +16,7 @@ def test_all_is_gathered(small):
     assert given.held_segments.shape[1] == 24
     assert len(given.material.pairs) == 14
     assert given.speech.processor is not None
-    assert given.policy.name == "per_layer"
+    assert given.policy.name == "per_matrix"
 
 
 def test_segments_are_cut_from_the_texts_tokens(small, text_file):

@@ -10,7 +10,7 @@ from slimsearch.watch import Watch
 
 def test_a_plan_says_what_the_run_does(small, tmp_path):
     plan = planning.plan(small, Watch())
-    assert (plan.model_type, plan.blocks, plan.matrices, plan.genes) == ("llava", 2, 14, 2)
+    assert (plan.model_type, plan.blocks, plan.matrices, plan.genes) == ("llava", 2, 14, 14)
     assert plan.prunable == 2 * (4 * 32 * 32 + 3 * 32 * 48)
     assert plan.parameters > plan.prunable
     assert plan.levels == (0.4, 0.45, 0.5, 0.55, 0.6)

@@ -24,7 +24,7 @@ def command(
             "state": state,
             "rounds": len(rounds),
             "of": of,
-            "scores": len(found.scores),
+            "scored": found.scored,
             "failed": len(found.failures),
             "failures": {score.candidate: score.failure for score in found.failures},
             "champion": rounds[-1].champion.candidate if rounds else None,

@@ -126,7 +126,7 @@ def test_status_of_a_finished_and_an_interrupted_run(slimsearch, run, interrupte
         found = json.loads(halfway.out)
         assert (found["state"], found["rounds"], found["of"]) == ("interrupted", 1, 2)
         assert found["table"] is None
-        assert found["scores"] == 4
+        assert found["scored"] == 4
     else:
         assert "finished; 2 of 2 rounds closed" in done.out
         assert "searched + projector" in done.out
@@ -142,7 +142,9 @@ def test_status_of_a_run_that_goes_on(slimsearch, interrupted):
 
 def test_show_reads_a_run_folder(slimsearch, run):
     found = json.loads(slimsearch("show", run, "--json").out)
-    assert set(found["layer_sparsity"]) == {"blocks.0", "blocks.1"}
+    assert set(found["layer_sparsity"]) == {
+        f"blocks.{n}.{role}" for n in (0, 1) for role in ("q", "k", "v", "o", "gate", "up", "down")
+    }
 
 
 def test_show_of_an_unfinished_run_is_refused_clearly(slimsearch, interrupted):
