@@ -21,7 +21,7 @@ from torch import Tensor
 
 from slimsearch import sensitivity
 from slimsearch.candidate import Genes, Hints
-from slimsearch.errors import SettingsError
+from slimsearch.errors import SettingsError, SolverError
 from slimsearch.evaluate import Evaluator
 from slimsearch.first_generation import uniform_genes
 from slimsearch.sensitivity import Sensitivity
@@ -29,6 +29,7 @@ from slimsearch.space import Space
 
 SPARSITY = "layer_sparsity"  # the family whose edits come out of the level store
 OUTLYING = 5.0  # OWL's M
+HOPELESS = 1e12  # stands for the error of a level that could not be solved
 SPREAD = 0.08  # OWL's lambda: how far a block may go from the target
 
 Costs = tuple[tuple[float, ...], ...]  # gene x choice -> predicted loss
@@ -53,13 +54,19 @@ class Ground:
 
     def costs(self, leaning: float = 1.0) -> Costs:
         """What each gene's choices are predicted to cost; answers weigh `leaning` times."""
-        weights, seen, store = self.evaluator.weights, self.seen, self.evaluator.store
+        weights, seen = self.evaluator.weights, self.seen
         text, answer = weights.get("text_loss", 0.0), leaning * weights.get("answer_loss", 0.0)
         power = {m: text * seen.texts[m] + answer * seen.pairs[m] for m in seen.texts}
         return tuple(
-            tuple(sum(power[m] * store.error(m, level) for m in part) for level in gene.choices)
+            tuple(sum(power[m] * self._error(m, level) for m in part) for level in gene.choices)
             for gene, part in zip(self.space.genes, self.parts, strict=True)
         )
+
+    def _error(self, matrix: str, level: float) -> float:
+        try:
+            return self.evaluator.store.error(matrix, level)
+        except SolverError:  # a candidate that asks for it would fail
+            return HOPELESS
 
 
 def gather(names: Sequence[str], ground: Ground) -> Hints:

@@ -58,7 +58,9 @@ class Evaluator:
             if not is_out_of_memory(error):
                 raise
             if not self._take_smaller_batches():
-                return failed(candidate, projector, "out of memory, with one row a batch too", share)
+                return failed(
+                    candidate, projector, "out of memory, with one row a batch too", share
+                )
             return self.score(candidate, projector, earlier, share)
         total = self.total(terms)
         if not isfinite(total):

@@ -127,21 +127,13 @@ def _play_round(
 ) -> Round:
     """One round that is not in the journal."""
     began = perf_counter()
-    stale = [
-        position.scores[genes]
-        for genes in loop.strategy.survivors
-        if position.scores[genes].projector != position.projector
-    ]
-    names = {score.genes: score.candidate for score in stale}
-    names |= {
-        genes: f"{index}-{place:02d}"
-        for place, genes in enumerate(asked, 1)
-        if genes not in position.scores or position.scores[genes].projector != position.projector
-    }
+    # Survivors race again: what they scored under this projector is free.
+    names = {genes: position.scores[genes].candidate for genes in loop.strategy.survivors}
+    names |= {g: f"{index}-{place:02d}" for place, g in enumerate(asked, 1) if g not in names}
     candidates = [Candidate(names[g], g, loop.space.decode(g)) for g in names]
     fresh = _race(loop, run, watch, position, candidates)
     known = {score.genes: score for score in fresh}
-    scores = tuple(known.get(g) or position.scores[g] for g in dict.fromkeys([*names, *asked]))
+    scores = tuple(known[genes] for genes in names)
     good = [score for score in scores if score.ok]
     if not good:
         run.give_up(fresh)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from slimsearch import assembly, inputs, level_store, race
-from slimsearch.assembly import Bench
 from slimsearch.allocation import SPARSITY
+from slimsearch.assembly import Bench
 from slimsearch.settings import Settings
 from slimsearch.vlm import VLM
 from slimsearch.watch import Watch

@@ -59,10 +59,9 @@ class Batch:
             self.ids[some], self.targets[some], self.classes[some], self.turns[some], features
         )
 
-    def split(self, count: int) -> Iterator[Batch]:
-        """Itself in pieces of at most `count` rows."""
-        for start in range(0, len(self.ids), count):
-            yield self.rows(start, start + count)
+    def split(self, rows: int) -> list[Batch]:
+        """The same rows in batches of at most so many."""
+        return [self.rows(start, start + rows) for start in range(0, len(self.ids), rows)]
 
 
 @dataclass(frozen=True)

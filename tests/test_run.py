@@ -121,7 +121,8 @@ def test_an_empty_folder_will_do_and_a_full_one_will_not(tmp_path, folder):
         pass
     with pytest.raises(RunError) as caught:
         run.create(folder, Settings(), {})
-    for part in ("already holds a search: interrupted; 2 of 3 rounds closed, 2 candidates scored, 1 failed",
+    for part in ("already holds a search: interrupted; 2 of 3 rounds closed, "
+                 "2 candidates scored, 1 failed",
                  f"slimsearch resume {folder}"):  # fmt: skip
         assert part in str(caught.value)
     (tmp_path / "other").mkdir()

@@ -17,8 +17,9 @@ from slimsearch.candidate import Genes, Hints, Score
 from slimsearch.contracts import Strategy
 from slimsearch.first_generation import first_generation
 
-DOUBT = 0.35  # how far a gene's price may lie from the common one before anything is scored
+DOUBT = 0.2  # how far a gene's price may lie from the common one before anything is scored
 NOISE = 0.03  # of the totals' spread that the model does not explain
+HASTE = 0.05  # of it that half of the calibration leaves open
 LEAST = 0.05  # no price falls below this share of the common one
 TRIES = 20  # draws for each candidate before the posterior is taken to agree with itself
 
@@ -67,20 +68,22 @@ class Surrogate(Strategy):
     def _posterior(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean prices, and a factor that turns standard normal draws into their spread."""
         sound = [score for score in self._scores.values() if score.ok]
+        if not sound:
+            return np.ones(len(self._costs)), np.eye(len(self._costs)) * DOUBT
         spent = np.array([[c[i] for c, i in zip(self._costs, s.genes, strict=True)] for s in sound])
         totals = np.array([score.total for score in sound])
         for version in {score.projector for score in sound}:  # leaves its constant out
             group = [place for place, score in enumerate(sound) if score.projector == version]
             spent[group] -= spent[group].mean(0)
             totals[group] -= totals[group].mean()
-        common = _slope(spent.sum(1) if len(sound) else np.zeros(1), totals)
-        noise = max(NOISE * float(totals.std()) if len(sound) else 0.0, 1e-9 * common)
+        common = _slope(spent.sum(1), totals)
+        open_ = np.array([NOISE**2 + HASTE**2 * (1 / score.share - 1) for score in sound])
+        noise = np.maximum(open_ * totals.var(), (1e-9 * common) ** 2)
         genes = len(self._costs)
         precision = np.eye(genes) / (DOUBT * common) ** 2
         pull = np.full(genes, common) / (DOUBT * common) ** 2
-        if len(sound):
-            precision += spent.T @ spent / noise**2
-            pull += spent.T @ totals / noise**2
+        precision += (spent.T / noise) @ spent
+        pull += (spent.T / noise) @ totals
         mean = np.linalg.solve(precision, pull)
         spread = np.linalg.inv(np.linalg.cholesky(precision)).T
         return mean / common, spread / common
