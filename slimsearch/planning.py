@@ -95,7 +95,7 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
         began = perf_counter()
         chosen = levels if settings.exact else first
         evaluator.store.stitch(evaluator.vlm, {m: max(some) for m, some in chosen.items() if some})
-        terms = evaluator.measure()
+        evaluator.measure()
         score = perf_counter() - began
         step = _projector_seconds(bench)
         evaluator.restore()

@@ -599,9 +599,9 @@ def test_without_pairs_it_says_so(small, tmp_path):
 
 
 def test_too_few_pairs_for_a_projector_step_is_said(small, tmp_path):
-    """Two pairs are one batch: none is left to judge the step on. Nothing degrades silently."""
+    """One pair is one batch: none is left to judge the step on. Nothing degrades silently."""
     watch = Notes()
-    found = api.search(replace(small, pair_count=2, out=str(tmp_path / "run")), watch)
+    found = api.search(replace(small, pair_count=1, out=str(tmp_path / "run")), watch)
     assert all(done.step is None for done in found.rounds)
     assert any("projector" in note for note in watch.notes)
 
