@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from slimsearch import assembly, files, finish, inputs, policy, run, settings
+from slimsearch import artefact, assembly, files, finish, inputs, policy, run, settings
 from slimsearch.assembly import Bench
 from slimsearch.candidate import Round
 from slimsearch.errors import (
@@ -141,7 +141,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
         facts["drift"] = opened.history.drift
     with watch.stage("export"):
         files.remove(opened.folder / "model")  # of a crash before the run's last line
-        bench.exporter.write(vlm, opened.folder / "model", facts)
+        artefact.write(vlm, opened.folder / "model", facts, bench.exporters)
         opened.save_best(_best(bench, champion, examiner))
     opened.add_end(facts)
     for name, spent in watch.seconds.items():

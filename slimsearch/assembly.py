@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -36,7 +36,7 @@ class Bench:
     loop: Loop
     held_out: Calibrated
     tasks: Mapping[str, Task]
-    exporter: Exporter
+    exporters: Mapping[str, Exporter]
 
 
 def load(given: Given, watch: Watch) -> Bench:
@@ -55,7 +55,7 @@ def load(given: Given, watch: Watch) -> Bench:
     loop = _loop(given, model, calibrated)
     if calibrated.pairs and settings.projector_steps and loop.trainer is None:
         watch.note("There are too few pairs to hold some back: the projector step is skipped.")
-    return Bench(given, loop, held_out, tasks, plugins.find("exporters", "hf")())
+    return Bench(given, loop, held_out, tasks, {"hf": plugins.find("exporters", "hf")()})
 
 
 def calibrate(given: Given, model: VLM) -> Calibrated:
@@ -83,11 +83,7 @@ def facts(given: Given, sparsities: Mapping[str, float], vlm: VLM) -> dict[str, 
 
 def make(kind: str, name: str, settings: Settings) -> Any:
     """A plug-in; the fields of a dataclass that are named like settings get their values."""
-    found = plugins.find(kind, name)
-    if not is_dataclass(found):
-        return found()
-    known = as_dict(settings)
-    return found(**{f.name: known[f.name] for f in fields(found) if f.name in known})
+    return plugins.make(kind, name, as_dict(settings))
 
 
 def span(given: Given, model: VLM) -> tuple[dict[str, Family], Space]:

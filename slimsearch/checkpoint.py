@@ -43,6 +43,12 @@ class Checkpoint:
     def model_type(self) -> str:
         return self.config["model_type"]
 
+    @property
+    def generation(self) -> Mapping[str, Any]:
+        """generation_config.json, where there is one."""
+        file = self.folder / "generation_config.json"
+        return _json(file, "") if file.is_file() else {}
+
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of every shard and of every file beside them: tokenizer, processor, template."""
         beside = [file.name for file in self.folder.iterdir() if file.suffix in COPIED]
@@ -66,16 +72,23 @@ class Checkpoint:
                 yield key, shard.get_tensor(key)
 
     def copy(self, folder: Path, changed: Mapping[str, Tensor]) -> None:
-        """Writes the model again into an existing folder, some tensors replaced.
+        """Writes the model again into an existing folder, some tensors replaced."""
+        self.copy_weights(folder, changed)
+        self.copy_beside(folder)
 
-        Names, dtypes and shards stay as they are; what is not in `changed` keeps its bytes.
-        """
+    def copy_weights(self, folder: Path, changed: Mapping[str, Tensor]) -> None:
+        """Names, dtypes and shards stay as they are; what is not in `changed` keeps its bytes."""
         for name in sorted(set(self.shards.values())):
             with files.writing(folder / name):
                 shutil.copyfile(self.folder / name, folder / name)
+        if (self.folder / INDEX).is_file():
+            shutil.copyfile(self.folder / INDEX, folder / INDEX)
         self.overwrite(folder, changed)
+
+    def copy_beside(self, folder: Path) -> None:
+        """What stands beside the weights: configuration, tokenizer, processor, chat template."""
         for file in sorted(self.folder.iterdir()):
-            if file.is_file() and file.suffix in COPIED:
+            if file.is_file() and file.suffix in COPIED and file.name != INDEX:
                 shutil.copyfile(file, folder / file.name)
 
     def overwrite(self, folder: Path, changed: Mapping[str, Tensor]) -> None:
@@ -89,15 +102,23 @@ def find(source: str) -> Checkpoint:
     """The checkpoint behind 'demo', a folder or a hub id, checked to be whole."""
     folder = _folder(source)
     _check_links(folder)
-    config = _json(folder / "config.json", "every model folder has one; save_pretrained writes it")
-    if not isinstance(config.get("model_type"), str):
-        raise ModelError(f"{folder / 'config.json'} names no model_type, so it is no model's.")
-    for key, meaning in ELSEWHERE.items():
-        if config.get(key):
-            raise ModelError(f"{folder / 'config.json'}: '{key}' {meaning}.")
+    config = _config(folder)
     shards = _shards(folder)
     _check_whole(folder, shards)
     return Checkpoint(folder, config, shards)
+
+
+def beside(folder: Path) -> Checkpoint:
+    """A folder that may hold no weights of this format, such as an export for another engine."""
+    if any((folder / name).is_file() for name in (INDEX, SINGLE)):
+        return find(str(folder))
+    _check_links(folder)
+    return Checkpoint(folder, _config(folder), {})
+
+
+def inside(file: Path, folder: Path) -> bool:
+    """Whether a file is in a folder once links are followed, or a link into the hub's own cache."""
+    return file.resolve().is_relative_to(folder.resolve()) or _in_hub_cache(file)
 
 
 def _overwrite(shard: Path, changed: Mapping[str, Tensor]) -> None:
@@ -116,6 +137,16 @@ def _overwrite(shard: Path, changed: Mapping[str, Tensor]) -> None:
             assert len(content) == end - start
             stream.seek(8 + length + start)
             stream.write(content)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = _json(folder / "config.json", "every model folder has one; save_pretrained writes it")
+    if not isinstance(config.get("model_type"), str):
+        raise ModelError(f"{folder / 'config.json'} names no model_type, so it is no model's.")
+    for key, meaning in ELSEWHERE.items():
+        if config.get(key):
+            raise ModelError(f"{folder / 'config.json'}: '{key}' {meaning}.")
+    return config
 
 
 def _folder(source: str) -> Path:
@@ -151,8 +182,7 @@ def _from_hub(name: str) -> Path:
 def _check_links(folder: Path) -> None:
     """Before anything is opened: no link out of the folder, and no adapter of another model."""
     for file in sorted(folder.iterdir()):
-        inside = file.resolve().parent == folder.resolve() or _in_hub_cache(file)
-        if file.is_symlink() and not inside:
+        if file.is_symlink() and not inside(file, folder):
             raise ModelError(f"{file} is a link out of its folder. Refused; copy the file in.")
     if (folder / ADAPTER).exists():
         raise ModelError(

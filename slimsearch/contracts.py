@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from torch import Tensor
 
     from slimsearch.budget import Budget
@@ -145,38 +146,64 @@ class Executor(ABC):
 
 
 class Exporter(ABC):
-    """`write(vlm, folder, facts)` leaves a whole artefact in a new folder, or nothing.
+    """One form of a model. `fill` writes it into a folder that is being made: `artefact.write`
+    makes that folder, copies what stands beside the weights (configuration, tokenizer, processor),
+    writes slimsearch.json and the card, and renames it when everything is whole.
 
-    `facts` are what assembly.facts gives: base, sparsity, matrices and more.
+    Each form keeps to a folder of its own, named after the exporter (`hf` alone writes at the top),
+    so that one export can hold several. What `fill` returns is recorded in slimsearch.json under
+    `exports`. An exporter that has choices is a dataclass; `exporting.Choices` lists them all.
     """
 
     @abstractmethod
-    def write(self, vlm: VLM, folder: Path, facts: Mapping[str, Any]) -> None: ...
+    def fill(self, vlm: VLM, folder: Path) -> dict[str, Any]: ...
 
 
 class Runtime(ABC):
-    """Runs an exported model: `open(folder)` gives a Session."""
+    """An engine. `open(folder)` brings an export into it, ready for the first token."""
+
+    forms: ClassVar[tuple[str, ...]]  # the exporters whose forms it reads, the best first
 
     @abstractmethod
-    def open(self, folder: Path) -> Session: ...
+    def absent(self) -> str | None:
+        """Why the engine is not to be had here and what to do, in one line; None where it is."""
+
+    @abstractmethod
+    def open(self, folder: Path, threads: int = 0) -> Session:
+        """`threads` = 0 leaves their number to the engine."""
 
 
 class Session(ABC):
-    """One model in memory. Logits are those of the last token, [vocabulary]."""
+    """A model in an engine: pictures and tokens in, logits out, keys and values kept inside.
+
+    Several rows are read side by side. Rows are padded on the left: `mask` is 1 where a token is
+    real and 0 where it is padding, over everything that was read since `forget`; `positions` count
+    the real tokens of a row from 0. `decoding.greedy` is the loop around it. Arrays are fp32 or
+    int64 and lie in host memory.
+    """
+
+    room: int  # tokens, read and said, that a row can hold
 
     @abstractmethod
-    def prefill(self, question: str, picture: Path | None) -> Tensor: ...
+    def see(self, pixels: ndarray) -> ndarray:
+        """Pictures [n, channels, height, width] -> what stands for them [n, tokens, width]."""
 
     @abstractmethod
-    def decode(self, token: int) -> Tensor: ...
+    def embed(self, ids: ndarray) -> ndarray:
+        """[rows, tokens] -> [rows, tokens, width]."""
 
     @abstractmethod
-    def text(self, tokens: Sequence[int]) -> str: ...
+    def step(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
+        """Reads [rows, tokens, width] behind what was read before; the last token's logits,
+        [rows, vocabulary]. mask is [rows, all tokens so far], positions [rows, tokens]."""
 
-    @property
     @abstractmethod
-    def end(self) -> frozenset[int]:
-        """Tokens that end an answer."""
+    def forget(self) -> None:
+        """Empties the cache; the next step may have another number of rows."""
+
+    def close(self) -> None:
+        """Gives back what the engine holds."""
+        return None
 
 
 class Task(ABC):

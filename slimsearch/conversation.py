@@ -11,8 +11,10 @@ from torch import Tensor
 
 from slimsearch.calibration import Pair, Turn
 from slimsearch.checkpoint import Checkpoint
+from slimsearch.decoding import Prompt, greedy
 from slimsearch.errors import CalibrationError, ModelError
 from slimsearch.loading import quiet_transformers, refused
+from slimsearch.resident import Resident
 from slimsearch.vlm import IGNORED, PROMPT, TEXT, VLM, Batch, batches_of
 
 ANSWER_TOKENS = 32  # the most that the dense model says to a picture that came without text
@@ -25,6 +27,7 @@ class Speech:
 
     tokenizer: Any
     processor: Any | None
+    ends: frozenset[int] = frozenset()  # tokens that end an answer
 
     @property
     def padding(self) -> int:
@@ -34,11 +37,14 @@ class Speech:
         """A stream of text as ids, with the tokenizer's own special tokens."""
         return self.tokenizer(text, verbose=False)["input_ids"]
 
-    def render(self, turns: Sequence[Turn], answered: int) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def render(self, turns: Sequence[Turn], answered: int, pictured: bool = True) -> str:
         """The first `answered` turns whole, then the next question, if there is one, waiting."""
         messages: list[dict[str, Any]] = []
         for index, turn in enumerate(turns[: answered + 1]):
-            picture = [{"type": "image"}] if index == 0 else []
+            picture = [{"type": "image"}] if pictured and index == 0 else []
             question = [*picture, {"type": "text", "text": turn.question}]
             messages.append({"role": "user", "content": question})
             if index < answered:
@@ -49,6 +55,23 @@ class Speech:
             return self.processor.apply_chat_template(messages, add_generation_prompt=more)  # pyright: ignore[reportOptionalMemberAccess]
         return _plain_template(messages, self.tokenizer.eos_token or "", more)
 
+    def text_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """A text-only conversation up to its last question; one after the other where the
+        tokenizer has no chat template."""
+        if not self.tokenizer.chat_template:
+            said = [part for turn in turns for part in (turn.question, turn.answer) if part]
+            return self.tokens("\n".join(said))
+        messages = [
+            {"role": role, "content": part}
+            for turn in turns
+            for role, part in (("user", turn.question), ("assistant", turn.answer))
+            if part is not None
+        ]
+        text = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
 
 def load(checkpoint: Checkpoint, sees: bool) -> Speech:
     """The tokenizer and processor of a checkpoint."""
@@ -57,14 +80,26 @@ def load(checkpoint: Checkpoint, sees: bool) -> Speech:
     with quiet_transformers(), refused(checkpoint):
         options = {"trust_remote_code": False, "local_files_only": True}
         if not sees:
-            return Speech(AutoTokenizer.from_pretrained(checkpoint.folder, **options), None)
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
+            return Speech(tokenizer, None, _ends(checkpoint, tokenizer))
         processor = AutoProcessor.from_pretrained(checkpoint.folder, **options)
     if not hasattr(processor, "image_processor"):
         raise ModelError(
             f"{checkpoint.folder} has no processor for pictures (preprocessor_config.json, "
             f"processor_config.json). Copy both from the original model."
         )
-    return Speech(processor.tokenizer, processor)
+    tokenizer = processor.tokenizer
+    return Speech(tokenizer, processor, _ends(checkpoint, tokenizer))
+
+
+def _ends(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
+    """As transformers' generate has them: from the generation config, or else the model's."""
+    config = checkpoint.config
+    for facts in (checkpoint.generation, config.get("text_config", {}), config):
+        if (found := facts.get("eos_token_id")) is not None:
+            return frozenset(found if isinstance(found, list) else [found])
+    found = tokenizer.eos_token_id
+    return frozenset() if found is None else frozenset([found])
 
 
 def text_batches(segments: Tensor, device: torch.device, most_tokens: int) -> list[Batch]:
@@ -111,8 +146,10 @@ def pixels(speech: Speech, pair: Pair) -> Tensor:
 def question_ids(
     speech: Speech, turns: Sequence[Turn], picture_token: int, count: int
 ) -> list[int]:
-    """A conversation up to its last question, the picture's place held by `count` tokens."""
-    return _ids(speech, speech.render(turns, len(turns) - 1), picture_token, count)
+    """A conversation up to its last question, the picture's place held by `count` tokens; with
+    `count` 0 there is no picture."""
+    text = speech.render(turns, len(turns) - 1, pictured=count > 0)
+    return _ids(speech, text, picture_token, count)
 
 
 def _row(vlm: VLM, speech: Speech, pair: Pair, features: Tensor) -> Batch:
@@ -180,37 +217,20 @@ def _answered(vlm: VLM, speech: Speech, pair: Pair, features: Tensor) -> Pair:
     """The pair with every missing answer filled in by the model's own greedy one."""
     if all(turn.answer is not None for turn in pair.turns):
         return pair
+    assert vlm.projector is not None
+    with torch.no_grad():
+        projected = vlm.projector(features)[0].float().cpu().numpy()
     turns: list[Turn] = []
     for turn in pair.turns:
         answer = turn.answer
         if answer is None:
             asked = [*turns, Turn(turn.question, None)]
-            ids = question_ids(speech, asked, vlm.picture_token, features.shape[1])
-            said = greedy(vlm, ids, features, speech.tokenizer.eos_token_id, ANSWER_TOKENS)
-            answer = speech.tokenizer.decode(said, skip_special_tokens=True).strip()
+            ids = question_ids(speech, asked, vlm.picture_token, len(projected))
+            prompt = Prompt(ids, projected, vlm.picture_token)
+            (said,) = greedy(Resident(vlm), [prompt], speech.ends, ANSWER_TOKENS)
+            answer = speech.decode(said).strip()
         turns.append(Turn(turn.question, answer))
     return Pair(pair.origin, pair.picture, tuple(turns))
-
-
-@torch.no_grad()
-def greedy(
-    vlm: VLM, ids: list[int], features: Tensor | None, end: int | None, most: int
-) -> list[int]:
-    """The most likely continuation, token by token, with a key-value cache."""
-    from transformers import DynamicCache
-
-    start = torch.tensor([ids], device=vlm.device)
-    empty = torch.zeros_like(start)
-    embeds = vlm.embed(Batch(start, empty, empty, empty, features))
-    cache, said = DynamicCache(), []
-    while len(said) < most:
-        hidden = vlm.decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-        logits = vlm.logits(hidden.last_hidden_state[:, -1])
-        said.append(int(logits.argmax(-1)))
-        if said[-1] == end:
-            break
-        embeds = vlm.model.get_input_embeddings()(torch.tensor([said[-1:]], device=vlm.device))
-    return said
 
 
 def _plain_template(messages: list[dict[str, Any]], end: str, more: bool) -> str:

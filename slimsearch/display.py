@@ -150,6 +150,11 @@ def say(text: str) -> None:
     print(text)
 
 
+def stream(piece: str) -> None:
+    """A piece of a line on stdout, at once."""
+    print(piece, end="", flush=True)
+
+
 def as_json(value: Any) -> None:
     """A value on stdout, as JSON."""
     say(files.to_json(value, indent=2))

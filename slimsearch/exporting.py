@@ -1,54 +1,95 @@
-"""Writes the champion of a run, or any model folder, in a form that something else runs."""
+"""Writes a run's champion, or any model, in the forms that engines run, all in one folder."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from slimsearch import checkpoint, history, loading, plugins
-from slimsearch.errors import ModelError, RunError
-from slimsearch.vlm import VLM
+import torch
+
+from slimsearch import artefact, checkpoint, files, loading, plugins, pruning
+from slimsearch.checkpoint import Checkpoint
+from slimsearch.contracts import Exporter
+from slimsearch.errors import RunError, SettingsError
+from slimsearch.settings import Settings
+from slimsearch.watch import Watch
 
 
-def export(source: str, form: str, folder: Path) -> Path:
-    """Writes `source` as `form` into a folder that does not exist yet."""
-    exporter = plugins.find("exporters", form)()
-    found = checkpoint.find(str(model_of(Path(source)) or source))
-    model = loading.load(found, "cpu", "auto")
-    exporter.write(model, folder, facts_of(model))
-    return folder
+@dataclass(frozen=True)
+class Choices:
+    """What exporters can be told; each takes the fields that it has."""
+
+    int8: bool = False  # matrices of the decoder in int8, where the form has them
+    dtype: str = "float32"  # what an engine calculates in, where that is ours to say
 
 
-def model_of(source: Path) -> Path | None:
-    """The champion's model folder where `source` is a run; None where it is none."""
-    if not (source / "journal.jsonl").is_file():
-        return None
-    found = history.read(source)
-    if found.end is None:
-        raise RunError(
-            f"{source} is not finished, so it has no champion yet. Go on with: "
-            f"{history.resume_line(source)}"
-        )
-    found.check_written("model/")
-    return source / "model"
+def export(
+    source: str,
+    forms: Sequence[str],
+    folder: Path,
+    choices: Choices = Choices(),
+    pruned_by: Settings | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Writes `source` in each of `forms` into a folder that does not exist yet; its record.
 
-
-def facts_of(model: VLM) -> dict[str, Any]:
-    """What an earlier run recorded about this model, and its zeros as they are."""
-    zeros = {m.name: int((model.linear(m.name).weight == 0).sum()) for m in model.matrices}
-    return {
-        "base": model.checkpoint.folder.name,
-        **recorded(model.checkpoint.folder),
-        "sparsity": sum(zeros.values()) / sum(matrix.size for matrix in model.matrices),
-        "matrices": {matrix.name: zeros[matrix.name] / matrix.size for matrix in model.matrices},
+    `source` is a finished run, a model folder, a hub id or 'demo'; with `pruned_by`, a model that
+    is pruned exactly by that policy first.
+    """
+    watch = watch or Watch()
+    exporters: dict[str, Exporter] = {
+        name: plugins.make("exporters", name, asdict(choices)) for name in sorted(set(forms))
     }
+    if folder.exists():
+        raise RunError(f"{folder} exists already; choose another folder with --out.")
+    with _model(source, folder, pruned_by, watch) as model, watch.stage("export"):
+        found = checkpoint.find(model)
+        vlm = loading.load(found, "cpu", _stored_dtype(found))
+        return artefact.write(vlm, folder, artefact.facts_of(vlm), exporters)
 
 
-def recorded(folder: Path) -> dict[str, Any]:
-    """What slimsearch wrote beside a model when it made it; nothing for any other model."""
-    file = folder / "slimsearch.json"
-    try:
-        return json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise ModelError(f"{file} is damaged ({error}); remove it or restore it.") from None
+def _model(
+    source: str, folder: Path, pruned_by: Settings | None, watch: Watch
+) -> AbstractContextManager[str]:
+    """Where the model to write stands, for as long as it is needed."""
+    champion = artefact.champion(Path(source))
+    if pruned_by is None:
+        return nullcontext(str(champion or source))
+    if champion is not None:
+        raise SettingsError(
+            f"{source} is a run, whose champion is pruned already. Leave out --policy, or give the "
+            f"model that the run began with."
+        )
+    return _Pruned(replace(pruned_by, model=source), folder, watch)
+
+
+class _Pruned(AbstractContextManager[str]):
+    """A model pruned by a policy, in a folder that vanishes afterwards."""
+
+    def __init__(self, settings: Settings, beside: Path, watch: Watch):
+        with files.writing(beside):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            self._place = TemporaryDirectory(prefix=f".{beside.name}-", dir=beside.parent)
+        self._settings, self._watch = settings, watch
+
+    def __enter__(self) -> str:
+        try:
+            folder = Path(self._place.name) / "model"
+            return str(pruning.prune(self._settings, folder, self._watch).folder)
+        except BaseException:
+            self._place.cleanup()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._place.cleanup()
+
+
+def _stored_dtype(found: Checkpoint) -> str:
+    """The dtype of all tensors on disk, so that they are held as they are; float32 holds any."""
+    kinds = {found.dtype(key) for key in found.shards}
+    kind = kinds.pop() if len(kinds) == 1 else torch.float32
+    return str(kind if kind in (torch.bfloat16, torch.float16) else torch.float32)[6:]

@@ -19,14 +19,13 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
 
     `blocks` reads the first so many decoder blocks only.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     architecture = architecture_of(checkpoint)
     place = pick_device(device)
     loader = AutoModelForImageTextToText if architecture.projector else AutoModelForCausalLM
+    config = config_of(checkpoint)
     with quiet_transformers(), refused(checkpoint):
-        options = {"trust_remote_code": False, "local_files_only": True}
-        config: Any = AutoConfig.from_pretrained(checkpoint.folder, **options)
         if blocks is not None:
             config.get_text_config().num_hidden_layers = blocks
         loaded: Any = loader.from_pretrained(
@@ -35,7 +34,8 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
             dtype=_pick_dtype(dtype, place),
             use_safetensors=True,
             output_loading_info=True,
-            **options,
+            trust_remote_code=False,
+            local_files_only=True,
         )
     model, info = loaded
     missing = sorted(info["missing_keys"])
@@ -47,6 +47,16 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
     check_finite(checkpoint, model.named_parameters())
     model.eval().requires_grad_(False).to(place)
     return VLM(model, architecture, checkpoint)
+
+
+def config_of(checkpoint: Checkpoint) -> Any:
+    """The configuration as transformers reads it, defaults filled in."""
+    from transformers import AutoConfig
+
+    with quiet_transformers(), refused(checkpoint):
+        return AutoConfig.from_pretrained(
+            checkpoint.folder, trust_remote_code=False, local_files_only=True
+        )
 
 
 def architecture_of(checkpoint: Checkpoint) -> Architecture:

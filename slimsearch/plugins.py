@@ -5,11 +5,14 @@ register an entry point in the group `slimsearch.<kind>` that points at such a c
 """
 
 import ast
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from slimsearch.errors import SettingsError, did_you_mean
 
@@ -39,6 +42,14 @@ def find(kind: str, name: str) -> type:
     if name in _outside(kind):
         return _outside(kind)[name].load()
     raise SettingsError(f"There is no '{name}' in {kind}.{did_you_mean(name, names(kind))}")
+
+
+def make(kind: str, name: str, choices: Mapping[str, Any]) -> Any:
+    """A plug-in made; the fields of a dataclass that are named like choices get their values."""
+    found = find(kind, name)
+    if not is_dataclass(found):
+        return found()
+    return found(**{f.name: choices[f.name] for f in fields(found) if f.name in choices})
 
 
 def _files(kind: str) -> dict[str, Path]:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slimsearch import assembly, files, finish, inputs, streaming
+from slimsearch import artefact, assembly, files, finish, inputs, streaming
 from slimsearch.errors import CalibrationError, PolicyError, RunError
-from slimsearch.exporters.hf import describe
 from slimsearch.finish import Examiner, Row
 from slimsearch.inputs import Given
 from slimsearch.policy import Policy
@@ -51,7 +50,8 @@ def _prune_resident(given: Given, folder: Path, watch: Watch) -> PrunedModel:
     examiner.examine(f"{given.policy.name} {given.settings.solver}")
     facts = assembly.facts(given, loop.evaluator.store.sparsities(vlm), vlm)
     rows = [asdict(row) for row in examiner.rows]
-    bench.exporter.write(vlm, folder, {**facts, "policy": policy.tables, "table": rows})
+    facts |= {"policy": policy.tables, "table": rows}
+    artefact.write(vlm, folder, facts, bench.exporters)
     return PrunedModel(folder, facts["sparsity"], tuple(examiner.rows))
 
 
@@ -71,7 +71,7 @@ def _prune_streamed(given: Given, folder: Path, watch: Watch) -> PrunedModel:
         with watch.stage("prune", len(vlm.matrices)) as advance:
             sparsities = _prune_blocks(given, vlm, calibrated, levels, copy, advance)
         facts = assembly.facts(given, sparsities, vlm)
-        describe(copy, {**facts, "policy": policy.tables})
+        artefact.describe(copy, {**facts, "policy": policy.tables})
     return PrunedModel(folder, facts["sparsity"], ())
 
 

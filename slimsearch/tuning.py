@@ -13,12 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch import assembly, calibration, checkpoint, conversation, loading, plugins, settings
+from slimsearch import (
+    artefact,
+    assembly,
+    calibration,
+    checkpoint,
+    conversation,
+    loading,
+    plugins,
+    settings,
+)
 from slimsearch.calibration import Pairs
 from slimsearch.candidate import ProjectorStep
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import CalibrationError, ModelError, RunError
-from slimsearch.exporting import facts_of, model_of, recorded
 from slimsearch.finish import Row, round_projector
 from slimsearch.projector import ProjectorTrainer
 from slimsearch.settings import Settings
@@ -73,7 +81,7 @@ def tune(
             f"back for judging it. Give more with --pairs or --pair-count."
         )
     task, held_out = plugins.find("tasks", "pairs")(), Calibrated((), tuple(held))
-    facts = facts_of(vlm)
+    facts = artefact.facts_of(vlm)
     rows = [Row("before", facts["sparsity"], task.measure(vlm, held_out))]
     with watch.stage("projector"):
         step = trainer.step(
@@ -88,20 +96,20 @@ def tune(
     rows.append(Row("after", facts["sparsity"], task.measure(vlm, held_out)))
     table = tuple(rows) if held else ()
     facts |= {"projector": asdict(step), "table": [asdict(row) for row in table]}
-    plugins.find("exporters", "hf")().write(vlm, folder, facts)
+    artefact.write(vlm, folder, facts, {"hf": plugins.find("exporters", "hf")()})
     return Tuned(folder, step, table)
 
 
 def _chosen(source: str, changes: Mapping[str, Any]) -> tuple[Settings, Checkpoint]:
     """The settings, whose `model` is the dense one where it is known, and the pruned model."""
-    champion = model_of(Path(source))
+    champion = artefact.champion(Path(source))
     if champion is not None:
         base = settings.read(Path(source) / "settings.toml")
         return settings.change(base, dict(changes), "the command line"), checkpoint.find(
             str(champion)
         )
     found = checkpoint.find(source)
-    base = replace(Settings(), model=recorded(found.folder).get("base", ""))
+    base = replace(Settings(), model=artefact.record_of(found.folder).get("base", ""))
     return settings.change(base, dict(changes), "the command line"), found
 
 

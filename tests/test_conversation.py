@@ -6,7 +6,7 @@ import torch
 
 from slimsearch import conversation
 from slimsearch.calibration import Pair, Turn
-from slimsearch.conversation import ANSWER_TOKENS, Speech, greedy, pair_batches, text_batches
+from slimsearch.conversation import ANSWER_TOKENS, Speech, pair_batches, text_batches
 from slimsearch.errors import CalibrationError, ModelError
 from slimsearch.vlm import IGNORED, PROMPT, TEXT
 
@@ -113,26 +113,6 @@ def test_a_missing_answer_is_the_models_own(seen):
     ).strip()
     own = batch.ids[0][(batch.classes[0] == TEXT)]
     assert decoded(seen, own) == f" {said}</s> blue</s>"
-
-
-def test_greedy_is_generates_greedy_with_and_without_a_picture(seen):
-    model, speech = seen
-    features = model.see(conversation.pixels(speech, Pair("", tiny.picture(1), TURNS)))
-    ids = conversation.question_ids(speech, TURNS[:1], tiny.IMAGE, features.shape[1])
-    said = greedy(model, ids, features, tiny.END, 6)
-    made = model.model.generate(
-        input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
-        pixel_values=conversation.pixels(speech, Pair("", tiny.picture(1), TURNS)),
-        max_new_tokens=6, do_sample=False,
-    )  # fmt: skip
-    assert said == made[0, len(ids) :].tolist()
-    assert len(greedy(model, [5, 6, 7], None, None, 4)) == 4
-
-
-def test_greedy_stops_at_the_end(seen):
-    model, _ = seen
-    said = greedy(model, [5, 6, 7], None, None, 6)
-    assert greedy(model, [5, 6, 7], None, said[2], 6) == said[: said.index(said[2]) + 1]
 
 
 def test_a_checkpoint_without_a_template_speaks_as_llava_does(seen):

@@ -1,18 +1,53 @@
-"""slimsearch export: a finished run's champion, or any model, in another form."""
+"""slimsearch export: a finished run's champion, or any model, in the forms that engines run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A finished run folder, or a model folder.")],
+    source: Annotated[
+        str, typer.Argument(help="A finished run, a model folder, hub id or 'demo'.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder that does not exist yet.")],
-    to: Annotated[str, typer.Option(help="The form (slimsearch list exporters).")] = "hf",
+    to: Annotated[
+        list[str], typer.Option(help="A form (slimsearch list exporters); may be given again.")
+    ] = ["hf"],  # noqa: B006  typer copies it
+    policy: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Prune a model exactly by this policy first: a name or a file."),
+    ] = None,
+    settings_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--from", help="With --policy: a settings.toml for the prune."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="The decoder's matrices in int8, zeros exact.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option(help="openvino calculates in this: float32 or bfloat16.")
+    ] = "float32",
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Write a pruned model in another form."""
-    from slimsearch import display
-    from slimsearch.exporting import export
+    """Write a pruned model in the forms that engines run, all in one folder."""
+    from dataclasses import replace
 
-    display.say(f"Wrote {export(source, to, out)}.")
+    from slimsearch import display, settings
+    from slimsearch.display import Display
+    from slimsearch.errors import SettingsError
+    from slimsearch.exporting import Choices, export
+
+    if settings_file and not policy:
+        raise SettingsError("--from says how to prune, and nothing is pruned without --policy.")
+    chosen = settings.read(settings_file) if settings_file else settings.Settings()
+    pruned_by = replace(chosen, policy=policy) if policy else None
+    with Display() as watch:
+        record = export(source, to, out, Choices(int8=int8, dtype=dtype), pruned_by, watch)
+    if json:
+        display.as_json({"folder": str(out), **record})
+        return
+    display.say(f"Wrote {out}: {', '.join(record['exports'])}.")
+    for form, facts in record["exports"].items():
+        if note := facts.get("note"):
+            display.say(f"{form}: {note}")

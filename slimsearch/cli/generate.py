@@ -1,33 +1,73 @@
-"""slimsearch generate: asks a model folder a question."""
+"""slimsearch generate: asks an exported model about pictures, in any engine."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+if TYPE_CHECKING:
+    from slimsearch.generating import Answer, Talk
+
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")],
-    prompt: Annotated[str, typer.Option(help="The question.")],
-    image: Annotated[Optional[Path], typer.Option(help="The picture it is about.")] = None,  # noqa: UP045
+    export: Annotated[Path, typer.Argument(help="An export, or a model folder such as RUN/model.")],
+    prompt: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A question; given again, the next one of the same conversation."),
+    ] = None,
+    image: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="The picture; given again, a conversation about each, side by side."),
+    ] = None,
+    batch: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help='Instead: lines of {"image": FILE, "prompt": TEXT or [TEXT, ...]}.'),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to say.")] = 64,
-    runtime: Annotated[str, typer.Option(help="slimsearch list runtimes.")] = "torch",
+    runtime: Annotated[
+        str, typer.Option(help="slimsearch list runtimes; auto takes what the folder is made for.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="0 leaves it to the engine.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Ask a model a question about a picture."""
-    from slimsearch import display, plugins
+    """Ask an exported model about pictures: text as it is said."""
+    from slimsearch import display, generating
 
-    session = plugins.find("runtimes", runtime)().open(model)
-    said: list[int] = []
-    logits = session.prefill(prompt, image)
-    while len(said) < max_new_tokens:
-        token = int(logits.argmax())
-        if token in session.end:
-            break
-        said.append(token)
-        logits = session.decode(token)
-    text = session.text(said).strip()
+    conversations = generating.asked(prompt or [], image or [], batch)
+    name, speaker = generating.open(export, runtime, threads)
+    talks = [talk for talk, _ in conversations]
+    alone = len(talks) == 1 and not json
+    answers: list[list[Answer]] = []
+    for questions in zip(*(questions for _, questions in conversations), strict=True):
+        hear = (lambda _, piece: display.stream(piece)) if alone else (lambda _, __: None)
+        answers.append(speaker.ask(talks, questions, max_new_tokens, hear))
+        if alone:
+            display.say("")
+    speaker.session.close()
     if json:
-        display.as_json({"text": text, "tokens": said})
-    else:
-        display.say(text)
+        display.as_json(_facts(name, talks, answers))
+    elif not alone:
+        for row, talk in enumerate(talks):
+            for turn, said in zip(talk.turns, answers, strict=True):
+                display.say(f"{talk.picture or row + 1}: {turn.question} -> {said[row].text}")
+
+
+def _facts(name: str, talks: list[Talk], answers: list[list[Answer]]) -> dict[str, Any]:
+    """Every turn of every conversation; of a single one the last answer at the top too."""
+    conversations = [
+        {
+            "image": None if talk.picture is None else str(talk.picture),
+            "turns": [
+                {"prompt": turn.question, "text": said[row].text, "tokens": list(said[row].tokens)}
+                for turn, said in zip(talk.turns, answers, strict=True)
+            ],
+        }
+        for row, talk in enumerate(talks)
+    ]
+    facts: dict[str, Any] = {"runtime": name, "conversations": conversations}
+    if len(talks) == 1:
+        last = answers[-1][0]
+        facts |= {"text": last.text, "tokens": list(last.tokens), "ended": last.ended}
+    return facts

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+from slimsearch import artefact
 from slimsearch.contracts import Exporter
 from slimsearch.errors import RunError
 from slimsearch.plugins import about, find, names
@@ -24,6 +25,10 @@ SHAPES = {
 @pytest.fixture(scope="module", params=SHAPES)
 def source(request, tmp_path_factory):
     return tiny.llava(tmp_path_factory.mktemp("source") / "model", **SHAPES[request.param])
+
+
+def written(model, folder, form: str = "hf", facts=FACTS):
+    return artefact.write(model, folder, facts, {form: find("exporters", form)()})
 
 
 def tensors(folder) -> dict[str, dict[str, torch.Tensor]]:
@@ -46,7 +51,7 @@ def test_all_are_found():
 def test_a_folder_that_exists_is_refused(load, llava, tmp_path, name):
     (tmp_path / "taken").mkdir()
     with pytest.raises(RunError, match="exists already"):
-        find("exporters", name)().write(load(llava), tmp_path / "taken", FACTS)
+        written(load(llava), tmp_path / "taken", name)
     assert list((tmp_path / "taken").iterdir()) == []
 
 
@@ -60,12 +65,12 @@ def test_a_whole_folder_or_nothing(load, llava, tmp_path, name, monkeypatch):
     monkeypatch.setattr("shutil.copyfile", full)
     model = load(llava)
     with pytest.raises(Exception, match="No space left"):
-        find("exporters", name)().write(model, tmp_path / "out" / "model", FACTS)
+        written(model, tmp_path / "out" / "model", name)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_untouched_model_comes_out_byte_for_byte(load, source, tmp_path):
-    find("exporters", "hf")().write(load(source), tmp_path / "out", FACTS)
+    written(load(source), tmp_path / "out")
     before, after = tensors(source), tensors(tmp_path / "out")
     assert {name: set(shard) for name, shard in before.items()} == {
         name: set(shard) for name, shard in after.items()}  # fmt: skip
@@ -80,7 +85,7 @@ def test_what_changed_is_changed_and_nothing_else(load, source, tmp_path):
     model = load(source)
     model.linear("blocks.1.up").weight.data[::2] = 0
     model.projector.linear_1.bias.data.fill_(0.5)
-    find("exporters", "hf")().write(model, tmp_path / "out", FACTS)
+    written(model, tmp_path / "out")
     before, after = tensors(source), tensors(tmp_path / "out")
     changed = {
         key
@@ -104,7 +109,7 @@ def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
         "policy": {"layer_sparsity": {"blocks.0": 0.5}},
         "table": [{"name": "dense", "sparsity": 0.0, "figures": {"perplexity": 9.0}}],
     }
-    find("exporters", "hf")().write(model, tmp_path / "out", facts)
+    written(model, tmp_path / "out", facts=facts)
     again, info = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "out", dtype=torch.float32, output_loading_info=True
     )
@@ -117,7 +122,9 @@ def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
     with torch.no_grad():
         one, two = model.model(**inputs).logits, again(**inputs).logits
     assert torch.equal(one, two)
-    assert json.loads((tmp_path / "out" / "slimsearch.json").read_text()) == facts
+    recorded = json.loads((tmp_path / "out" / "slimsearch.json").read_text())
+    assert recorded.pop("exports").keys() == {"hf"}
+    assert recorded == facts
     card = (tmp_path / "out" / "README.md").read_text()
     assert "x/y" in card
     assert "25.0%" in card
@@ -128,7 +135,7 @@ def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
 def test_a_text_only_model_too(load, llama, tmp_path):
     model = load(llama)
     model.linear("blocks.1.down").weight.data[0] = 0
-    find("exporters", "hf")().write(model, tmp_path / "out", FACTS)
+    written(model, tmp_path / "out")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert all(torch.equal(weight, again.state_dict()[key])
                for key, weight in model.model.state_dict().items())  # fmt: skip

@@ -1,0 +1,171 @@
+"""An export folder: what stands in it, how it is made whole, how it is found again.
+
+config.json, generation_config.json, tokenizer, processor, chat template: always, as they were
+slimsearch.json, README.md       what was removed, the scores, and a record of each form
+model*.safetensors               the form hf
+onnx/ openvino/ deepsparse/      other forms, each in the folder of its exporter's name
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimsearch import checkpoint, files, history, loading
+from slimsearch.checkpoint import Checkpoint
+from slimsearch.contracts import Exporter
+from slimsearch.errors import ModelError, RunError
+from slimsearch.version import __version__
+from slimsearch.vlm import VLM
+
+RECORD = "slimsearch.json"
+
+
+def write(
+    vlm: VLM, folder: Path, facts: Mapping[str, Any], exporters: Mapping[str, Exporter]
+) -> dict[str, Any]:
+    """Writes a new folder that holds a model in each of these forms; returns its record.
+
+    `facts` are what assembly.facts gives: base, sparsity, matrices and more.
+    """
+    if folder.exists():
+        raise RunError(f"{folder} exists already; choose another folder or remove it.")
+    with files.new_folder(folder) as temporary:
+        vlm.checkpoint.copy_beside(temporary)
+        forms = {name: exporter.fill(vlm, temporary) for name, exporter in exporters.items()}
+        record = {**facts, "exports": forms}
+        describe(temporary, record)
+    return record
+
+
+def describe(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes slimsearch.json and the model card, README.md."""
+    (folder / RECORD).write_text(files.to_json(facts, indent=2), "utf-8")
+    (folder / "README.md").write_text(_card(facts), "utf-8")
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What slimsearch recorded in a folder; nothing for a folder of another's making."""
+    file = folder / RECORD
+    try:
+        found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is damaged ({error}); remove it or restore it.") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{file} holds no JSON object; remove it or restore it.")
+    return found
+
+
+def champion(source: Path) -> Path | None:
+    """The champion's model folder where `source` is a run; None where it is none."""
+    if not (source / "journal.jsonl").is_file():
+        return None
+    found = history.read(source)
+    if found.end is None:
+        raise RunError(
+            f"{source} is not finished, so it has no champion yet. Go on with: "
+            f"{history.resume_line(source)}"
+        )
+    found.check_written("model/")
+    return source / "model"
+
+
+def facts_of(vlm: VLM) -> dict[str, Any]:
+    """What an earlier run recorded about this model, and its zeros as they are."""
+    zeros = {m.name: int((vlm.linear(m.name).weight == 0).sum()) for m in vlm.matrices}
+    hashes = vlm.checkpoint.fingerprint()
+    hashes.pop(RECORD, None)
+    return {
+        "slimsearch": __version__,
+        "base": vlm.checkpoint.folder.name,
+        "fingerprint": {"model": hashes},
+        **record_of(vlm.checkpoint.folder),
+        "sparsity": sum(zeros.values()) / sum(matrix.size for matrix in vlm.matrices),
+        "matrices": {matrix.name: zeros[matrix.name] / matrix.size for matrix in vlm.matrices},
+    }
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A folder that was found; `checkpoint.shards` is empty where the form hf is not in it."""
+
+    checkpoint: Checkpoint
+    record: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return self.checkpoint.folder
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model takes pictures."""
+        return loading.architecture_of(self.checkpoint).projector is not None
+
+    @property
+    def room(self) -> int:
+        """How many tokens the model reads at most."""
+        text = loading.config_of(self.checkpoint).get_text_config()
+        return text.max_position_embeddings
+
+    @property
+    def picture_token(self) -> int | None:
+        """The id that holds a picture's place; None for a model that reads text only."""
+        return loading.config_of(self.checkpoint).image_token_id if self.sees else None
+
+    def holds(self, form: str) -> bool:
+        return bool(self.checkpoint.shards) if form == "hf" else (self.folder / form).is_dir()
+
+    def recorded(self, form: str) -> Mapping[str, Any]:
+        """What the exporter of a form recorded."""
+        found = self.record.get("exports", {}).get(form, {})
+        return found if isinstance(found, dict) else {}
+
+
+def find(folder: Path) -> Artefact:
+    """An export, a run's model or any other model folder."""
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}. slimsearch export writes one.")
+    return Artefact(checkpoint.beside(folder), record_of(folder))
+
+
+def part(folder: Path, form: str, name: str) -> Path:
+    """A file of a form, or that it is missing."""
+    file = folder / form / name
+    if not file.is_file():
+        raise ModelError(
+            f"{file} is missing, so {folder} is no whole export. Write it again with: slimsearch "
+            f"export MODEL --to {form} --out FOLDER."
+        )
+    if not checkpoint.inside(file, folder):
+        raise ModelError(f"{file} is a link out of {folder}. Refused; copy the file in.")
+    return file
+
+
+def _card(facts: Mapping[str, Any]) -> str:
+    """What was removed, how it scored, and what the folder holds."""
+    lines = [
+        f"# {facts['base']}, written by slimsearch",
+        "",
+        f"{facts['sparsity']:.1%} of the weights in the decoder's attention and MLP matrices are "
+        f"zero.",
+    ]
+    if facts.get("drift"):
+        lines += ["", "The search was interrupted and gone on with under other conditions:", ""]
+        lines += [f"- {difference}" for difference in facts["drift"]]
+    for family, table in facts.get("policy", {}).items():
+        lines += ["", f"| {family} | |", "|---|---|"]
+        lines += [f"| {name} | {value:g} |" for name, value in table.items()]
+    if facts.get("table"):
+        lines += ["", "| model | sparsity | perplexity | accuracy | answer loss |"]
+        lines += ["|---|---|---|---|---|"]
+    for row in facts.get("table", ()):
+        cells = [row["figures"].get(key) for key in ("perplexity", "accuracy", "answer_loss")]
+        shown = " | ".join("-" if cell is None else f"{cell:.4g}" for cell in cells)
+        lines.append(f"| {row['name']} | {row['sparsity']:.3f} | {shown} |")
+    for form, recorded in facts.get("exports", {}).items():
+        if about := recorded.get("about"):
+            lines += ["", f"**{form}**: {about}"]
+    return "\n".join(lines) + "\n"

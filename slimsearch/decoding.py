@@ -1,0 +1,116 @@
+"""The greedy loop: the most likely token, again and again, for several rows side by side.
+
+Rows of different lengths are padded on the left, so that all end at the same place. A padded place
+is masked and counts for no position; a row that has ended reads masked padding until all have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import ndarray
+
+from slimsearch.contracts import Session
+from slimsearch.errors import InputError
+
+Heard = Callable[[int, int], None]  # called with (row, token) for each token as it is said
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids, and what stands for the picture at the places that hold `picture_token`."""
+
+    ids: Sequence[int]
+    features: ndarray | None = None  # [tokens, width]
+    picture_token: int = -1
+
+
+def greedy(
+    session: Session,
+    prompts: Sequence[Prompt],
+    ends: frozenset[int],
+    most: int,
+    heard: Heard = lambda row, token: None,
+) -> list[list[int]]:
+    """What each row says, at most `most` tokens, its end token included where it came."""
+    return Reading(session).say(prompts, ends, most, heard)
+
+
+class Reading:
+    """A session and what it holds, so that a further turn reads only what is new in it."""
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._mask = np.zeros((0, 0), np.int64)  # [rows, all places so far]
+        self._held: list[list[int]] = []  # the real tokens of each row
+
+    def say(
+        self,
+        prompts: Sequence[Prompt],
+        ends: frozenset[int],
+        most: int,
+        heard: Heard = lambda row, token: None,
+    ) -> list[list[int]]:
+        """As `greedy`; prompts that begin with what is held are read from there on."""
+        logits = self._read(prompts)
+        most = min(most, self._session.room - self._mask.shape[1])
+        said: list[list[int]] = [[] for _ in prompts]
+        going = np.ones(len(prompts), np.int64)
+        while True:
+            tokens = logits.argmax(-1)
+            for row in np.flatnonzero(going).tolist():
+                said[row].append(int(tokens[row]))
+                heard(row, said[row][-1])
+                going[row] = said[row][-1] not in ends
+            if not going.any() or max(map(len, said)) >= most:
+                return said
+            ids = np.where(going, tokens, 0)[:, None].astype(np.int64)
+            logits = self._step(self._session.embed(ids), ids, going[:, None])
+
+    def _read(self, prompts: Sequence[Prompt]) -> ndarray:
+        """All that is new in the prompts in one step; the first logits."""
+        longest = max(len(prompt.ids) for prompt in prompts)
+        known = [len(held) for held in self._held]
+        begins = len(prompts) == len(known) and all(
+            list(prompt.ids[: len(held)]) == held and len(prompt.ids) > len(held)
+            for prompt, held in zip(prompts, self._held, strict=True)
+        )
+        new = max(len(p.ids) - n for p, n in zip(prompts, known, strict=True)) if begins else 0
+        if not begins or self._mask.shape[1] + new >= self._session.room:
+            check_room(longest, self._session.room)
+            self._forget(len(prompts))
+            known, new = [0] * len(prompts), longest
+        ids = np.zeros((len(prompts), new), np.int64)
+        mask = np.zeros_like(ids)
+        for row, (prompt, start) in enumerate(zip(prompts, known, strict=True)):
+            rest = prompt.ids[start:]
+            ids[row, new - len(rest) :], mask[row, new - len(rest) :] = rest, 1
+        embeds = np.array(self._session.embed(ids))
+        for row, prompt in enumerate(prompts):
+            places = (ids[row] == prompt.picture_token) & (mask[row] == 1)
+            if prompt.features is not None and places.any():
+                embeds[row, places] = prompt.features
+        return self._step(embeds, ids, mask)
+
+    def _step(self, embeds: ndarray, ids: ndarray, mask: ndarray) -> ndarray:
+        self._mask = np.concatenate([self._mask, mask], axis=1)
+        for held, row, real in zip(self._held, ids.tolist(), mask.tolist(), strict=True):
+            held += [token for token, counts in zip(row, real, strict=True) if counts]
+        positions = np.maximum(self._mask.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
+        return self._session.step(embeds, self._mask, positions)
+
+    def _forget(self, rows: int) -> None:
+        self._session.forget()
+        self._mask = np.zeros((rows, 0), np.int64)
+        self._held = [[] for _ in range(rows)]
+
+
+def check_room(count: int, room: int) -> None:
+    """Refuses a prompt that leaves no room for an answer."""
+    if count >= room:
+        raise InputError(
+            f"The prompt makes {count} tokens and leaves no room for an answer: this model holds "
+            f"{room} in all. Shorten it, or drop earlier turns."
+        )
