@@ -7,7 +7,6 @@ single move does. It is a pure function of (genes, random state) and leaves a me
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp
 
 import numpy as np
 
@@ -15,6 +14,8 @@ from slimsearch.candidate import Genes
 from slimsearch.errors import PolicyError
 from slimsearch.policy import Gene
 
+BINS = 2000  # of weights removed up to the target, where genes are picked by their cost
+NEAR = 2  # bins that count as on the target: sizes are rounded to whole bins
 TOLERANCE = 0.01  # SlimLLaVA, section 4.1: the mean ratio stays within p0 +- 0.01
 
 
@@ -58,26 +59,30 @@ class Budget:
     def cheapest(self, costs: Sequence[Sequence[float]]) -> Genes:
         """The genes of least total cost on the target; `costs` are by gene and choice.
 
-        Lagrange's multiplier is found by bisection, so the choice is optimal for the share it
-        removes; repair takes the last steps to the target.
+        A knapsack solved by dynamic programming: `least[b]` is the least cost of removing b bins
+        of weights with the genes seen so far.
         """
-        widest = max(len(gene.choices) for gene in self.genes)
-        spent = np.full((len(self.genes), widest), np.inf)
-        gone = np.zeros_like(spent)
-        for row, (gene, some) in enumerate(zip(self.genes, costs, strict=True)):
-            spent[row, : len(gene.choices)] = some
-            gone[row, : len(gene.choices)] = np.multiply(gene.choices, gene.size)
-        rows, wanted = np.arange(len(self.genes)), self.target * self.total - self.fixed
-        picked = spent.argmin(1)
-        low, high = -80.0, 80.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            tried = (spent - exp(middle) * gone).argmin(1)
-            if gone[rows, tried].sum() <= wanted:
-                low, picked = middle, tried
-            else:
-                high = middle
-        return self.repair(picked.tolist(), np.random.default_rng(0))
+        unit = (self.target * self.total - self.fixed) / BINS
+        bins = [np.rint(np.multiply(g.choices, g.size) / unit).astype(int) for g in self.genes]
+        most = BINS + max(int(some.max()) for some in bins)
+        least = np.full(most + 1, np.inf)
+        least[0] = 0.0
+        picked = np.zeros((len(self.genes), most + 1), dtype=np.int16)
+        for row, (widths, some) in enumerate(zip(bins, costs, strict=True)):
+            tried = np.full((len(widths), most + 1), np.inf)
+            for choice, (width, cost) in enumerate(zip(widths, some, strict=True)):
+                if width <= most:
+                    tried[choice, width:] = least[: most + 1 - width] + cost
+            picked[row] = tried.argmin(0)
+            least = tried.min(0)
+        away = np.maximum(np.abs(np.arange(most + 1) - BINS) - NEAR, 0)
+        away[~np.isfinite(least)] = most
+        place = int(np.lexsort((least, away))[0])  # nearest to the target, then cheapest
+        genes: list[int] = []
+        for row in range(len(self.genes) - 1, -1, -1):
+            genes.append(int(picked[row, place]))
+            place -= int(bins[row][genes[-1]])
+        return self.repair(genes[::-1], np.random.default_rng(0))
 
     def _walk(self, genes: list[int], random: np.random.Generator) -> list[int]:
         """Single steps at random, each closer to the target, until there is none."""
