@@ -10,6 +10,7 @@ from typing import Any
 
 from slimsearch import artefact, assembly, files, finish, inputs, policy, run, settings
 from slimsearch.assembly import Bench
+from slimsearch.calibration import also_names
 from slimsearch.candidate import Round
 from slimsearch.errors import (
     InputError,
@@ -110,13 +111,20 @@ def free_folder(chosen: Settings) -> Path:
 
 def _anchored(chosen: Settings) -> Settings:
     """Local paths made absolute, so that the run can be resumed from any folder."""
-    found: dict[str, str] = {}
-    for key in ("model", "policy", "calibration", "pairs"):
-        path = Path(getattr(chosen, key)).expanduser()
-        on_shelf = key in ("policy", "calibration") and path.name == path.stem == str(path)
-        if str(path) not in (DEMO, "auto", "none") and not on_shelf and path.exists():
-            found[key] = str(path.resolve())
-    return replace(chosen, **found)
+    found: dict[str, str] = {
+        key: _absolute(getattr(chosen, key), on_shelf=key in ("policy", "calibration"))
+        for key in ("model", "policy", "calibration", "pairs")
+    }
+    also = ",".join(_absolute(name, on_shelf=True) for name in also_names(chosen))
+    return replace(chosen, **found, also=also)
+
+
+def _absolute(given: str, on_shelf: bool) -> str:
+    """A path that is there, as an absolute one; a name stays as it is."""
+    path = Path(given).expanduser()
+    named = on_shelf and path.name == path.stem == str(path)
+    local = str(path) not in (DEMO, "auto", "none") and not named and path.exists()
+    return str(path.resolve()) if local else given
 
 
 def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:

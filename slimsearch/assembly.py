@@ -62,7 +62,13 @@ def calibrate(given: Given, model: VLM) -> Calibrated:
     """The calibration as batches; objective 'paper' is text only."""
     _check_vocabulary(given, model)
     pairs = () if given.settings.objective == "paper" else given.material.pairs
-    return Calibrated(_texts(given, model, given.segments), _pairs(given, model, pairs))
+    also: list[Batch] = []
+    for more, segments in zip(given.material.also, given.also_segments, strict=True):
+        also += _texts(given, model, segments, more.name)
+        also += _pairs(given, model, more.pairs, more.name)
+    return Calibrated(
+        _texts(given, model, given.segments), _pairs(given, model, pairs), tuple(also)
+    )
 
 
 def facts(given: Given, sparsities: Mapping[str, float], vlm: VLM) -> dict[str, Any]:
@@ -133,12 +139,15 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     )
 
 
-def _texts(given: Given, model: VLM, segments: Tensor) -> tuple[Batch, ...]:
-    return tuple(conversation.text_batches(segments, model.device, given.settings.batch_tokens))
+def _texts(given: Given, model: VLM, segments: Tensor, source: str = "text") -> tuple[Batch, ...]:
+    most = given.settings.batch_tokens
+    return tuple(conversation.text_batches(segments, model.device, most, source))
 
 
-def _pairs(given: Given, model: VLM, pairs: Sequence[Pair]) -> tuple[Batch, ...]:
-    return tuple(conversation.pair_batches(model, given.speech, pairs, PAIR_TOKENS))
+def _pairs(
+    given: Given, model: VLM, pairs: Sequence[Pair], source: str = "pairs"
+) -> tuple[Batch, ...]:
+    return tuple(conversation.pair_batches(model, given.speech, pairs, PAIR_TOKENS, source))
 
 
 def _check_vocabulary(given: Given, model: VLM) -> None:

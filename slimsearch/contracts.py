@@ -68,8 +68,19 @@ class Solver(ABC):
     exactly round(level * size) zeros each. Pure: neither argument is changed.
     """
 
+    by_set: ClassVar[bool] = False  # it reads `hessian.parts`, a diagonal for each calibration set
+
     @abstractmethod
     def prune(self, weights: Tensor, hessian: Hessian, levels: Sequence[float]) -> list[Pruned]: ...
+
+    def prune_together(
+        self, matrices: Sequence[Tensor], hessian: Hessian, levels: Sequence[Sequence[float]]
+    ) -> list[list[Pruned]]:
+        """Several matrices that read the same input, each at its own levels."""
+        return [
+            self.prune(weights, hessian, some) if some else []
+            for weights, some in zip(matrices, levels, strict=True)
+        ]
 
 
 class Architecture(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -102,19 +102,23 @@ def _ends(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
     return frozenset() if found is None else frozenset([found])
 
 
-def text_batches(segments: Tensor, device: torch.device, most_tokens: int) -> list[Batch]:
+def text_batches(
+    segments: Tensor, device: torch.device, most_tokens: int, source: str = "text"
+) -> list[Batch]:
     """Segments [count, length] of text; every token but the first is predicted."""
     rows = max(1, most_tokens // segments.shape[1])
     batches = []
-    for ids in segments.to(device).split(rows):
+    for ids in segments.to(device).split(rows) if len(segments) else ():
         targets = torch.full_like(ids, IGNORED)
         targets[:, :-1] = ids[:, 1:]
         classes = torch.full_like(ids, TEXT, dtype=torch.uint8)
-        batches.append(Batch(ids, targets, classes, torch.zeros_like(ids)))
+        batches.append(Batch(ids, targets, classes, torch.zeros_like(ids), source=source))
     return batches
 
 
-def pair_batches(vlm: VLM, speech: Speech, pairs: Sequence[Pair], most_tokens: int) -> list[Batch]:
+def pair_batches(
+    vlm: VLM, speech: Speech, pairs: Sequence[Pair], most_tokens: int, source: str = "pairs"
+) -> list[Batch]:
     """Pairs as batches of conversations; pictures without text get the model's own answers."""
     rows: list[Batch] = []
     for start in range(0, len(pairs), PICTURES_AT_ONCE):
@@ -122,7 +126,7 @@ def pair_batches(vlm: VLM, speech: Speech, pairs: Sequence[Pair], most_tokens: i
         shown = torch.cat([pixels(speech, pair) for pair in some])
         for pair, features in zip(some, vlm.see(shown).split(1), strict=True):
             answered = _answered(vlm, speech, pair, features)
-            rows.append(_row(vlm, speech, answered, features))
+            rows.append(replace(_row(vlm, speech, answered, features), source=source))
     return list(batches_of(rows, most_tokens, speech.padding))
 
 

@@ -79,7 +79,7 @@ class Evaluator:
 
     def _take_smaller_batches(self) -> bool:
         """Halves the batches from here on; False where each holds one row already."""
-        batches = self.calibrated.all
+        batches = self.calibrated.texts + self.calibrated.pairs
         rows = max((len(batch.ids) for batch in batches), default=1)
         if rows > 1:
             smaller = (rows + 1) // 2

@@ -23,12 +23,20 @@ def prune_exactly(
     """Prunes one policy block by block on pruned inputs, and leaves it on the model."""
     store.restore(vlm)
     packed: dict[str, Packed] = {}
-    for stop in walk(vlm, batches, tokens, pruned_inputs=True, true_sequential=true_sequential):
-        for matrix in stop.matrices:
-            if level := levels.get(matrix, DENSE):
-                (pruned,) = solver.prune(store.dense(matrix), stop.hessian, [level])
-                packed[matrix] = pack(pruned, vlm.disk_dtype)
+    stops = walk(
+        vlm, batches, tokens,
+        pruned_inputs=True, true_sequential=true_sequential, by_set=solver.by_set,
+    )  # fmt: skip
+    for stop in stops:
+        wanted = [[level] if (level := levels.get(m, DENSE)) else [] for m in stop.matrices]
+        dense = [store.dense(matrix) for matrix in stop.matrices]
+        solved = solver.prune_together(dense, stop.hessian, wanted)
+        for matrix, each in zip(stop.matrices, solved, strict=True):
+            for pruned in each:
+                packed[matrix] = pack(pruned, *vlm.dtypes)
                 store.place(vlm, {matrix: packed[matrix]})
+                if stop.hessian.raised:
+                    store.raised[matrix] = stop.hessian.raised
             advance()
     return packed
 

@@ -18,7 +18,7 @@ from slimsearch.contracts import Task
 from slimsearch.errors import ResourceError, SolverError, is_out_of_memory
 from slimsearch.exact import prune_exactly
 from slimsearch.level_store import Packed
-from slimsearch.loop import Loop, Position, score_all
+from slimsearch.loop import Loop, Position, note_raised, score_all
 from slimsearch.policy import Policy
 from slimsearch.run import Run
 from slimsearch.vlm import VLM, Calibrated
@@ -75,6 +75,8 @@ class Examiner:
             self.rows.append(Row(name, kept["sparsity"], figures))
             return
         put_on()
+        if self._run is not None:
+            note_raised(self._loop, self._run, self._watch, f"row '{name}'")
         vlm, store = self._loop.evaluator.vlm, self._loop.evaluator.store
         with self._watch.stage("evaluation"):
             figures: dict[str, float] = {}
@@ -96,6 +98,7 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
             packed = None
             if score is None:
                 score, packed = _exact(loop, position, stitched)
+                note_raised(loop, run, watch, f"finalist {stitched.candidate}")
                 run.add_exact(score)
             exact.append(score)
             if score.ok and (best is None or score.total < best[0].total):
@@ -108,6 +111,7 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
     policy = loop.space.decode(score.genes)
     if packed is None:  # scored before the run was interrupted
         packed = prune_policy(loop, policy)
+        note_raised(loop, run, watch, f"finalist {score.candidate}")
     correlation = None if loop.settings.exact else _rank_correlation(finalists, exact)
     return Champion(score, policy, packed, correlation, tuple(exact))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from slimsearch.errors import SolverError
 
 CHUNK = 4096  # tokens turned into fp32 at a time
+SHORT = (torch.bfloat16, torch.float16)
 STRIPE = 512  # columns of H multiplied at a time in `half_trace`
 LADDER = (0.001, 0.01, 0.1, 1.0, 10.0)  # dampings tried after the one asked for has failed
 
@@ -29,11 +30,15 @@ class Factor:
 
 
 class Hessian:
-    """X X^T of `tokens` calibration tokens; `matrix` is [columns, columns] fp32, undamped."""
+    """X X^T of `tokens` calibration tokens; `matrix` is [columns, columns] fp32, undamped.
+
+    `parts` holds its diagonal for each calibration set by itself, where a solver asks for that.
+    """
 
     def __init__(self, matrix: Tensor, tokens: int):
         self.matrix = matrix
         self.tokens = tokens
+        self.parts: dict[str, Tensor] = {}  # calibration set -> [columns]
         self._factors: dict[float, Factor] = {}
 
     @staticmethod
@@ -45,15 +50,31 @@ class Hessian:
         self._factors.clear()
         self.tokens += inputs.shape[0]
         with full_precision():
-            for chunk in inputs.split(CHUNK):
-                part = chunk.to(self.matrix.device, torch.float32)
-                self.matrix.addmm_(part.T, part)
+            for chunk in inputs.to(self.matrix.device).split(CHUNK):
+                if chunk.is_cuda and chunk.dtype in SHORT:
+                    # On tensor cores: products of short numbers are exact in fp32, and so summed.
+                    product = torch.mm(chunk.T, chunk, out_dtype=torch.float32)  # pyright: ignore[reportCallIssue]
+                    self.matrix.add_(product)
+                else:
+                    part = chunk.to(torch.float32)
+                    self.matrix.addmm_(part.T, part)
+
+    def add_part(self, name: str, inputs: Tensor) -> None:
+        """Notes that these inputs, which `add` is given too, belong to one calibration set."""
+        squares = inputs.to(self.matrix.device, torch.float32).square().sum(0)
+        self.parts[name] = self.parts.get(name, 0.0) + squares
 
     def factor(self, damping: float) -> Factor:
         """U for this damping, or for the next higher one of the ladder that works. Cached."""
         if damping not in self._factors:
             self._factors[damping] = self._factorise(damping)
         return self._factors[damping]
+
+    @property
+    def raised(self) -> float | None:
+        """The damping that it took, where the one asked for did not do."""
+        used = [found.damping for asked, found in self._factors.items() if found.damping > asked]
+        return max(used, default=None)
 
     @property
     def column_norms(self) -> Tensor:

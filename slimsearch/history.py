@@ -44,6 +44,8 @@ class History:
         self.hints: Hints | None = None  # what the strategy was told before the first round
         self.polished: ProjectorStep | None = None  # the champion's own projector step
         self.rows: dict[str, Record] = {}  # of the final table
+        # What an artefact or score was pruned for -> matrix -> damping beyond the one asked for.
+        self.raised: dict[str, dict[str, float]] = {}
         self.drift: list[str] = []  # differences that were allowed
         self.end: Record | None = None
         self._places: dict[tuple[str, int], int] = {}  # where artefacts stand in the journal
@@ -102,6 +104,7 @@ class History:
             "projector": self._take_projector,
             "levels": self._take_levels,
             "exact": lambda record: self._take_score(self.exact, record),
+            "damping": self._take_damping,
             "polish": self._take_polish,
             "row": self._take_row,
             "drift": self._take_drift,
@@ -138,6 +141,9 @@ class History:
 
     def _take_levels(self, record: Record) -> None:
         self.levels = dict(record["files"])
+
+    def _take_damping(self, record: Record) -> None:
+        self.raised[record["during"]] = dict(record["raised"])
 
     def _take_polish(self, record: Record) -> None:
         self.polished = ProjectorStep(**record["step"])
@@ -177,6 +183,12 @@ def check_folder(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_symlink():
             raise RunError(f"{path} is a link. Refused; copy in what it points to.")
+
+
+def raised_sentence(raised: Mapping[str, float]) -> str:
+    """Raised dampings as the user reads them."""
+    named = ", ".join(f"{matrix} to {damping:g}" for matrix, damping in raised.items())
+    return f"Hessians that could not be factorised as they were had their damping raised: {named}."
 
 
 def in_use(folder: Path) -> bool:

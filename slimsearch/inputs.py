@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,7 @@ class Given:
     material: Material
     speech: Speech
     segments: torch.Tensor  # [count, length]
+    also_segments: tuple[torch.Tensor, ...]  # of material.also, in its order; empty for pairs
     held_segments: torch.Tensor  # [count, length]; none where there is too little text
     notes: tuple[str, ...]  # what the user should read
 
@@ -80,6 +82,7 @@ def gather(settings: Settings) -> Given:
         material,
         speech,
         _draw(speech.tokens(material.text), material, material.segments, settings.seed),
+        tuple(_also(settings, speech, material)),
         _draw(stream, material, material.held_segments if enough else 0, settings.seed),
         (*material.notes, *_notes(settings, sees, material, enough)),
     )
@@ -137,6 +140,18 @@ def _draw(stream: list[int], material: Material, count: int, seed: int) -> torch
         return torch.empty(0, length, dtype=torch.int64)
     origin = material.text_origin
     return torch.from_numpy(calibration.draw_segments(stream, count, length, seed, origin))
+
+
+def _also(settings: Settings, speech: Speech, material: Material) -> Iterator[torch.Tensor]:
+    """Segments of every text among the further calibration sets."""
+    for also in material.also:
+        if also.pairs and speech.processor is None:
+            raise SettingsError(
+                f"--also {also.name} holds pictures, and this model is text-only. Leave it out."
+            )
+        stream = speech.tokens(also.text) if also.text else []
+        count = material.segments if also.text else 0
+        yield _draw(stream, replace(material, text_origin=also.name), count, settings.seed)
 
 
 def _notes(settings: Settings, sees: bool, material: Material, enough: bool) -> list[str]:

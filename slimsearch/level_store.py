@@ -20,8 +20,9 @@ from torch import Tensor
 from slimsearch import files
 from slimsearch.contracts import Pruned, Solver
 from slimsearch.errors import RunError, SolverError
+from slimsearch.masks import rounded
 from slimsearch.vlm import VLM, Batch
-from slimsearch.walk import walk
+from slimsearch.walk import Stop, walk
 
 DENSE = 0.0
 
@@ -48,15 +49,15 @@ class Packed:
         return weights.masked_scatter_(kept, self.values)
 
 
-def pack(pruned: Pruned, dtype: torch.dtype) -> Packed:
-    """Packs a solved matrix, its values rounded as the checkpoint will hold them."""
-    weights = pruned.weights.to(dtype)
+def pack(pruned: Pruned, *dtypes: torch.dtype) -> Packed:
+    """Packs a solved matrix, its values rounded to each dtype in turn."""
+    weights = rounded(pruned.weights, *dtypes)
     kept = (weights != 0).flatten()
     padded = torch.nn.functional.pad(kept, (0, -len(kept) % 8)).view(-1, 8).to(torch.uint8)
     powers = 2 ** torch.arange(8, dtype=torch.uint8, device=weights.device)
     bits = (padded * powers).sum(1, dtype=torch.uint8)
     rows, columns = weights.shape
-    return Packed(bits, weights[weights != 0].clone(), (rows, columns), pruned.error)
+    return Packed(bits, weights.masked_select(weights != 0), (rows, columns), pruned.error)
 
 
 class LevelStore:
@@ -66,6 +67,7 @@ class LevelStore:
         self._entries: dict[tuple[str, float], Packed] = {}
         self._unsolved: dict[str, str] = {}  # matrices that no damping could solve, and why
         self._dense = {m.name: vlm.linear(m.name).weight.detach().clone() for m in vlm.matrices}
+        self.raised: dict[str, float] = {}  # matrix -> damping it took, where more than asked for
         self._on: dict[str, object] = dict.fromkeys(self._dense, DENSE)
 
     def add(self, matrix: str, level: float, pruned: Packed) -> None:
@@ -101,6 +103,11 @@ class LevelStore:
         for matrix, entry in packed.items():
             vlm.linear(matrix).weight.data.copy_(entry.expand())
             self._on[matrix] = entry
+
+    def take_raised(self) -> dict[str, float]:
+        """The dampings that were raised since this was last asked, by matrix."""
+        taken, self.raised = self.raised, {}
+        return taken
 
     def sparsities(self, vlm: VLM) -> dict[str, float]:
         """The share of zeros in each prunable matrix, counted on the model."""
@@ -177,17 +184,37 @@ def fill(
     """
     store.restore(vlm)
     stops = None if blocks is None else blocks * len(vlm.architecture.stages)
-    for stop in islice(walk(vlm, batches, tokens, pruned_inputs=False), stops):
-        for matrix in stop.matrices:
-            wanted = sorted({_key(level) for level in levels.get(matrix, ())} - {DENSE})
-            try:
-                solved = solver.prune(store.dense(matrix), stop.hessian, wanted) if wanted else []
-            except SolverError as error:
-                store.refuse(matrix, str(error))
-                wanted = solved = []
-            for level, pruned in zip(wanted, solved, strict=True):
-                store.add(matrix, level, pack(pruned, vlm.disk_dtype))
+    every = walk(vlm, batches, tokens, pruned_inputs=False, by_set=solver.by_set)
+    for stop in islice(every, stops):
+        wanted = [
+            sorted({_key(level) for level in levels.get(matrix, ())} - {DENSE})
+            for matrix in stop.matrices
+        ]
+        solved = _solved(store, solver, stop, wanted)
+        for matrix, some, each in zip(stop.matrices, wanted, solved, strict=True):
+            for level, pruned in zip(some, each, strict=bool(each)):
+                store.add(matrix, level, pack(pruned, *vlm.dtypes))
+            if stop.hessian.raised:
+                store.raised[matrix] = stop.hessian.raised
             advance()
+
+
+def _solved(
+    store: LevelStore, solver: Solver, stop: Stop, wanted: Sequence[Sequence[float]]
+) -> list[list[Pruned]]:
+    """A stop's matrices at their levels; one that cannot be solved is refused and left empty."""
+    dense = [store.dense(matrix) for matrix in stop.matrices]
+    try:
+        return solver.prune_together(dense, stop.hessian, wanted)
+    except SolverError:
+        found: list[list[Pruned]] = []
+    for matrix, weights, some in zip(stop.matrices, dense, wanted, strict=True):
+        try:
+            found.append(solver.prune(weights, stop.hessian, some) if some else [])
+        except SolverError as error:
+            store.refuse(matrix, str(error))
+            found.append([])
+    return found
 
 
 def _key(level: float) -> float:

@@ -21,6 +21,7 @@ from slimsearch.contracts import Executor, Solver, Strategy
 from slimsearch.density import neighbour_density
 from slimsearch.errors import ResourceError, RunError
 from slimsearch.evaluate import Evaluator
+from slimsearch.history import raised_sentence
 from slimsearch.projector import ProjectorTrainer
 from slimsearch.run import Run
 from slimsearch.settings import Settings
@@ -105,6 +106,7 @@ def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
             advance,
         )
         evaluator.store.save(run.levels)
+        note_raised(loop, run, watch, "level store")
         run.add_levels()
 
 
@@ -120,6 +122,13 @@ def _begin(loop: Loop, run: Run, watch: Watch) -> None:
             known = allocation.gather(loop.strategy.allocations, ground)
             run.add_hints(known)
     loop.strategy.start(known)
+
+
+def note_raised(loop: Loop, run: Run, watch: Watch, during: str) -> None:
+    """Journals the dampings that had to be raised since this was last called."""
+    if raised := loop.evaluator.store.take_raised():
+        run.add_raised(during, raised)
+        watch.note(f"{during}: {raised_sentence(raised)}")
 
 
 def _play_round(
@@ -183,6 +192,7 @@ def score_all(
     earlier = {name: s for (name, of), s in known.items() if of == share and s.ok}
     todo = [candidate for candidate in candidates if paid[candidate.name] is None]
     for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier, share):
+        note_raised(loop, run, watch, f"candidate {score.candidate}")
         run.add_score(score)
         paid[score.candidate] = score
         watch.scored(score)

@@ -76,8 +76,14 @@ def _memory() -> Finding:
 def _gpu() -> Finding:
     import torch
 
+    from slimsearch import obs
+
     if torch.cuda.is_available():
-        return Finding("GPU", True, torch.cuda.get_device_name())
+        solver = obs.backend("cuda")
+        advice = (
+            "" if solver == "triton" else "its solver is faster with triton: pip install triton"
+        )
+        return Finding("GPU", True, f"{torch.cuda.get_device_name()}, solver in {solver}", advice)
     advice = "large models are slow to search; needs an NVIDIA card and a CUDA build of torch"
     return Finding("GPU", False, "none", advice)
 

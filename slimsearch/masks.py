@@ -56,6 +56,18 @@ def without(weights: Tensor, mask: Tensor, hessian: Hessian) -> Pruned:
     return Pruned(weights.masked_fill(mask, 0.0), hessian.half_trace(weights * mask))
 
 
+def rounded(weights: Tensor, *dtypes: torch.dtype) -> Tensor:
+    """Weights rounded to each dtype in turn; none but a zero becomes zero by it."""
+    for dtype in dtypes:
+        kept, weights = weights, weights.to(dtype)
+        if dtype == kept.dtype:
+            continue
+        least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # that is not zero
+        lost = (weights == 0) & (kept != 0)
+        weights = torch.where(lost, kept.sign().to(dtype) * least, weights)
+    return weights
+
+
 def groups(keep: str, columns: int, levels: Sequence[float]) -> tuple[int, int] | None:
     """`keep` as numbers, "2:4" -> (2, 4) and "" -> None, having checked what is asked for."""
     for level in levels:

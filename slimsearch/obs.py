@@ -1,12 +1,15 @@
 """The optimal brain surgeon's update, column by column in blocks (SparseGPT, algorithm 1).
 
 Several levels are solved at once as extra rows: they share the factor, every product and every
-step. Done by obs_kernel.c where the weights are on a CPU and a compiler is found, else in torch.
+step. Done by obs_kernel.c where the weights are on a CPU and a compiler is found, by
+obs_triton.py where they are on a GPU and triton is installed, else in torch.
 
 Legend: W weights, U upper Cholesky factor of the inverse Hessian, E errors (w_j - q_j) / U_jj.
 """
 
 from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -20,9 +23,29 @@ SPAN = 512  # columns whose errors reach the columns behind them in one product
 LEAF = 8  # columns updated one by one; between leaves there are products
 
 
-def backend() -> str:
-    """What solves on the CPU: "c" or "torch"."""
-    return "torch" if obs_kernel.load() is None else "c"
+def backend(device: str = "cpu") -> str:
+    """What solves on a kind of device: "c", "triton" or "torch"."""
+    if device == "cuda":
+        return "torch" if _fused() is None else "triton"
+    return "c" if device == "cpu" and obs_kernel.load() is not None else "torch"
+
+
+def solve_together(
+    matrices: Sequence[Tensor],
+    upper: Tensor,
+    counts: Sequence[Sequence[Sequence[int]]],
+    *,
+    whole_ties: bool = False,
+    keep: tuple[int, int] | None = None,
+) -> list[tuple[Tensor, list[float]]]:
+    """`solve` for matrices that share an input; counts[matrix][level][block]."""
+    fused = _fused() if upper.device.type == "cuda" else None
+    if fused is not None:
+        return fused.solve(matrices, upper, counts, whole_ties=whole_ties, keep=keep)
+    return [
+        solve(weights, upper, some, whole_ties=whole_ties, keep=keep)
+        for weights, some in zip(matrices, counts, strict=True)
+    ]
 
 
 def solve(
@@ -81,6 +104,16 @@ def solve_in_torch(
             spread = errors[:, : last - first]
             solved[:, last:].addmm_(spread, upper[first:last, last:], alpha=-1)
     return solved.view(levels, rows, columns), (losses / 2).tolist()
+
+
+@cache
+def _fused() -> ModuleType | None:
+    """The kernels for a GPU, or None where triton is not installed."""
+    try:
+        from slimsearch import obs_triton
+    except ImportError:
+        return None
+    return obs_triton
 
 
 def _choose(W: Tensor, U: Tensor, quotas: Sequence[int], whole_ties: bool) -> Tensor:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from slimsearch import artefact, assembly, files, finish, inputs, streaming
 from slimsearch.errors import CalibrationError, PolicyError, RunError
 from slimsearch.finish import Examiner, Row
+from slimsearch.history import raised_sentence
 from slimsearch.inputs import Given
+from slimsearch.masks import rounded
 from slimsearch.policy import Policy
 from slimsearch.settings import Settings
 from slimsearch.space import Space
@@ -47,8 +50,10 @@ def _prune_resident(given: Given, folder: Path, watch: Watch) -> PrunedModel:
     examiner.examine("dense")
     with watch.stage("prune", len(vlm.matrices)) as advance:
         finish.prune_policy(loop, policy, advance)
+        raised = loop.evaluator.store.take_raised()
     examiner.examine(f"{given.policy.name} {given.settings.solver}")
     facts = assembly.facts(given, loop.evaluator.store.sparsities(vlm), vlm)
+    facts |= _raised(raised, watch)
     rows = [asdict(row) for row in examiner.rows]
     facts |= {"policy": policy.tables, "table": rows}
     artefact.write(vlm, folder, facts, bench.exporters)
@@ -69,8 +74,8 @@ def _prune_streamed(given: Given, folder: Path, watch: Watch) -> PrunedModel:
     with files.new_folder(folder) as copy:
         given.checkpoint.copy(copy, {})
         with watch.stage("prune", len(vlm.matrices)) as advance:
-            sparsities = _prune_blocks(given, vlm, calibrated, levels, copy, advance)
-        facts = assembly.facts(given, sparsities, vlm)
+            sparsities, raised = _prune_blocks(given, vlm, calibrated, levels, copy, advance)
+        facts = assembly.facts(given, sparsities, vlm) | _raised(raised, watch)
         artefact.describe(copy, {**facts, "policy": policy.tables})
     return PrunedModel(folder, facts["sparsity"], ())
 
@@ -82,33 +87,48 @@ def _prune_blocks(
     levels: Mapping[str, float],
     copy: Path,
     advance: Callable[[], None],
-) -> dict[str, float]:
-    """Prunes block by block, each matrix written as soon as it is solved; its share of zeros."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Prunes block by block, each matrix written as soon as it is solved.
+
+    Gives by matrix its share of zeros, and the damping it took where that had to be raised.
+    """
     settings = given.settings
     solver = assembly.make("solvers", settings.solver, settings)
     sparsities: dict[str, float] = {}
+    raised: dict[str, float] = {}
     for stop in walk(
         vlm,
         calibrated.all,
         settings.tokens,
         pruned_inputs=True,
         true_sequential=settings.true_sequential,
+        by_set=solver.by_set,
     ):
         for matrix in stop.matrices:
             weight = vlm.linear(matrix).weight.data
             if level := levels.get(matrix, 0.0):
                 (pruned,) = solver.prune(weight, stop.hessian, [level])
-                weight.copy_(pruned.weights.to(vlm.disk_dtype))
+                weight.copy_(rounded(pruned.weights, *vlm.dtypes))
                 key = vlm.disk_name(vlm.matrix_parameter(matrix))
                 given.checkpoint.overwrite(copy, {key: weight})
             sparsities[matrix] = int((weight == 0).sum()) / weight.numel()
+            if stop.hessian.raised:
+                raised[matrix] = stop.hessian.raised
             advance()
-    return sparsities
+    return sparsities, raised
+
+
+def _raised(raised: Mapping[str, float], watch: Watch) -> dict[str, Any]:
+    """What slimsearch.json records of dampings that were raised, said aloud."""
+    if raised:
+        watch.note(raised_sentence(raised))
+    return {"raised_damping": dict(raised)}
 
 
 def _check_answers(given: Given) -> None:
     """Refuses pictures without text: answering them would need the whole model."""
-    for pair in given.material.pairs:
+    also = [pair for more in given.material.also for pair in more.pairs]
+    for pair in (*given.material.pairs, *also):
         if any(turn.answer is None for turn in pair.turns):
             raise CalibrationError(
                 f"{pair.origin} has no answer, and a streamed model gives none: it is never in "

@@ -82,6 +82,11 @@ class Run:
         """Keeps what the strategy was told before the first round."""
         self._append({"kind": "hints", **asdict(hints)})
 
+    def add_raised(self, during: str, raised: Mapping[str, float]) -> None:
+        """Notes the matrices whose Hessian took more damping than asked for, and how much."""
+        if self.history.raised.get(during) != raised:  # else a step that was cut off
+            self._append({"kind": "damping", "during": during, "raised": dict(raised)})
+
     def add_round(self, done: Round) -> None:
         self._append({"kind": "round", **_timeless(asdict(done))})
         self.add_time("round", str(done.index), done.seconds)

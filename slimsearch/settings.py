@@ -50,6 +50,11 @@ class Settings:
         "Text to calibrate on: a name in calibration/, or a .txt, .jsonl or .toml file. auto: "
         "demo for the demo model, ptb for any other.",
     )
+    also: str = _setting(
+        "",
+        "More calibration sets for the Hessians, comma-separated: texts as for --calibration, "
+        "pairs as for --pairs. alpha_subnet pools its mask over them.",
+    )
     segments: int = _setting(0, "Text segments to draw; 0: what the recipe says.", 0)
     segment_length: int = _setting(0, "Tokens a segment; 0: what the recipe says.", 0)
     pairs: str = _setting(

@@ -46,6 +46,7 @@ class Batch:
     classes: Tensor  # [rows, length], PADDING, PROMPT or TEXT
     turns: Tensor  # [rows, length], which answer a target belongs to, -1 for none
     features: Tensor | None = None  # [rows, picture tokens, vision width]
+    source: str = "text"  # the calibration set that it comes from
 
     @property
     def tokens(self) -> int:
@@ -70,10 +71,11 @@ class Calibrated:
 
     texts: tuple[Batch, ...]
     pairs: tuple[Batch, ...]
+    also: tuple[Batch, ...] = ()  # feeds the Hessians and nothing else
 
     @property
     def all(self) -> tuple[Batch, ...]:
-        return self.texts + self.pairs
+        return self.texts + self.pairs + self.also
 
     def split(self, rows: int) -> Calibrated:
         """The same in batches of at most so many rows."""
@@ -147,6 +149,11 @@ class VLM:
     def disk_dtype(self) -> torch.dtype:
         """The dtype in which the checkpoint holds its matrices."""
         return self.checkpoint.dtype(self.disk_name(self.matrix_parameter(self.matrices[0].name)))
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, torch.dtype]:
+        """What a solved matrix is rounded to on its way: the model's dtype, the checkpoint's."""
+        return self.dtype, self.disk_dtype
 
     @property
     def projector(self) -> nn.Module | None:
@@ -300,4 +307,5 @@ def _stack(rows: list[Batch], padding: int) -> Batch:
         classes=pad("classes", PADDING),
         turns=pad("turns", -1),
         features=torch.cat(features) if features else None,
+        source=rows[0].source,
     )

@@ -35,6 +35,7 @@ class _Flow:
 
     hidden: Tensor
     counts: Tensor
+    parts: Mapping[str, Tensor]  # calibration set -> those of `counts` that belong to it
     context: Mapping[str, Any]
 
 
@@ -45,13 +46,14 @@ def walk(
     *,
     pruned_inputs: bool,
     true_sequential: bool = False,
+    by_set: bool = False,
 ) -> Iterator[Stop]:
-    """Yields every stop, first block to last.
+    """Yields every stop, first block to last; `by_set` fills the Hessians' parts too.
 
     `true_sequential` takes a fresh Hessian after each stage of a block has been pruned; otherwise
     all stages of a block see its unpruned self (SparseGPT's reference does the latter).
     """
-    flows = [_start(vlm, batch, tokens) for batch in batches]
+    flows = [_start(vlm, batch, tokens, by_set) for batch in batches]
     stages = [tuple(stage) for stage in vlm.architecture.stages]
     for index, block in enumerate(vlm.blocks):
         passes = [(stage,) for stage in stages] if true_sequential else [tuple(stages)]
@@ -65,8 +67,13 @@ def walk(
             flow.hidden = _through(block, flow) if pruned_inputs else output
 
 
+def part_name(source: str, kind: int) -> str:
+    """A calibration set: a source, or the pictures and questions of its pairs by themselves."""
+    return f"{source}, prompts" if kind == PROMPT else source
+
+
 @torch.no_grad()
-def _start(vlm: VLM, batch: Batch, tokens: str) -> _Flow:
+def _start(vlm: VLM, batch: Batch, tokens: str, by_set: bool) -> _Flow:
     """The batch as the first block receives it, with what else the decoder passes along."""
     caught: dict[str, Any] = {}
 
@@ -86,11 +93,10 @@ def _start(vlm: VLM, batch: Batch, tokens: str) -> _Flow:
         hook.remove()
     hidden = caught.pop("hidden")
     caught.pop("hidden_states", None)
-    counts = torch.zeros_like(batch.classes, dtype=torch.bool)
-    for kind in FEEDING[tokens]:
-        counts |= batch.classes == kind
+    parts = {part_name(batch.source, kind): batch.classes == kind for kind in FEEDING[tokens]}
+    counts = torch.stack(list(parts.values())).any(0)
     assert not bool((counts & (batch.classes == PADDING)).any())
-    return _Flow(hidden, counts, caught)
+    return _Flow(hidden, counts, parts if by_set else {}, caught)
 
 
 @torch.no_grad()
@@ -101,18 +107,20 @@ def _measure(
     hessians = {
         stage[0]: Hessian.zeros(vlm.linear(stage[0]).in_features, vlm.device) for stage in stages
     }
-    counts = torch.empty(0)
+    flow = flows[0]
     hooks = []
     for name, hessian in hessians.items():
 
         def add(_: nn.Module, args: tuple[Tensor, ...], hessian: Hessian = hessian) -> None:
-            hessian.add(args[0][counts])
+            hessian.add(args[0][flow.counts])
+            for part, members in flow.parts.items():
+                if bool(members.any()):
+                    hessian.add_part(part, args[0][members])
 
         hooks.append(vlm.linear(name).register_forward_pre_hook(add))
     outputs = []
     try:
         for flow in flows:
-            counts = flow.counts
             outputs.append(_through(block, flow))
     finally:
         for hook in hooks:

@@ -8,10 +8,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path  # noqa: E402
 
+import torch  # noqa: E402
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported
+
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
-import torch  # noqa: E402
 
 from slimsearch import checkpoint, conversation, loading, vlm  # noqa: E402
 from slimsearch.calibration import Pair, Turn  # noqa: E402

@@ -543,7 +543,7 @@ def test_a_matrix_that_cannot_be_solved_costs_only_those_who_prune_it(small, tmp
             raise SolverError("stays indefinite")
         return prune(self, weights, hessian, levels)
 
-    monkeypatch.setattr(SparseGPT, "prune", fails_on_down)
+    monkeypatch.setattr(SparseGPT, "prune_together", fails_on_down)
     out, watch = tmp_path / "run", Notes()
     chosen = replace(
         small, policy="per_matrix", ratio=0.25, levels="0,0.25,0.5", candidates=24, seed=3
@@ -565,7 +565,7 @@ def test_a_solver_that_fails_says_so(small, tmp_path, monkeypatch):
     def fail(self, weights, hessian, levels):
         raise SolverError("cannot be solved")
 
-    monkeypatch.setattr(SparseGPT, "prune", fail)
+    monkeypatch.setattr(SparseGPT, "prune_together", fail)
     with pytest.raises(ResourceError, match=r"Every candidate of round 1 failed.*be solved"):
         api.search(replace(small, out=str(tmp_path / "run")))
 

@@ -77,7 +77,7 @@ def test_the_champion_is_put_on_as_it_was_pruned(played):
 
 
 def test_a_finalist_that_cannot_be_pruned_loses(played, monkeypatch):
-    prune, calls = SparseGPT.prune, []
+    prune, calls = SparseGPT.prune_together, []
 
     def first_fails(self, *given):
         calls.append(1)
@@ -85,7 +85,7 @@ def test_a_finalist_that_cannot_be_pruned_loses(played, monkeypatch):
             raise SolverError("cannot be solved")
         return prune(self, *given)
 
-    monkeypatch.setattr(SparseGPT, "prune", first_fails)
+    monkeypatch.setattr(SparseGPT, "prune_together", first_fails)
     found = crowned(played)
     assert not found.finalists[0].ok
     assert "cannot be solved" in found.finalists[0].failure
@@ -97,7 +97,7 @@ def test_if_no_finalist_can_be_pruned_the_run_stops(played, monkeypatch):
     def fail(self, *given):
         raise SolverError("cannot be solved")
 
-    monkeypatch.setattr(SparseGPT, "prune", fail)
+    monkeypatch.setattr(SparseGPT, "prune_together", fail)
     with pytest.raises(ResourceError, match=r"Every finalist failed.*cannot be solved"):
         crowned(played)
 

@@ -4,12 +4,23 @@ import json
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from slimsearch import pruning
 from slimsearch.errors import PolicyError, RunError
+from slimsearch.plugins import names
 from slimsearch.watch import Watch
+
+
+class Notes(Watch):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.mark.parametrize("solver", ["sparsegpt", "wanda", "magnitude"])
@@ -79,3 +90,60 @@ def test_streamed_it_comes_out_as_it_does_resident(small, tmp_path, request, sha
         for key, weight in one.items():
             assert torch.equal(weight == 0, two[key] == 0), key
             assert torch.equal(weight, two[key]), key
+
+
+@pytest.mark.parametrize("solver", [name for name in names("solvers") if name != "sparsegpt"])
+def test_every_solver_prunes_streamed_as_it_does_resident(small, tmp_path, solver):
+    chosen = replace(small, policy="uniform", solver=solver)
+    pruning.prune(chosen, tmp_path / "resident", Watch())
+    pruning.prune(replace(chosen, stream=True), tmp_path / "streamed", Watch())
+    one, two = (
+        load_file(tmp_path / kind / "model.safetensors") for kind in ("resident", "streamed")
+    )
+    assert all(torch.equal(weight, two[key]) for key, weight in one.items())
+
+
+def test_one_mask_for_several_sets_is_another_mask(small, tmp_path):
+    other = tiny.pairs(tmp_path / "other", 12, turns=2)
+    text = tiny.text(tmp_path / "more.txt", seed=7)
+    chosen = replace(small, policy="uniform", solver="alpha_subnet")
+    pruned = {}
+    for name, changes in {
+        "two": {},
+        "more": {"also": f"{other}, {text}"},
+        "wanda": {"solver": "wanda"},
+    }.items():
+        pruning.prune(replace(chosen, **changes), tmp_path / name, Watch())
+        pruned[name] = load_file(tmp_path / name / "model.safetensors")
+    key = "model.language_model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(pruned["two"][key], pruned["more"][key])
+    assert not torch.equal(pruned["two"][key], pruned["wanda"][key])
+
+
+def test_a_weight_that_stays_is_not_lost_to_float16(load, small, tmp_path):
+    """Weights of about 1e-8 round to zero there, and the count would be off."""
+    model = tiny.llava(tmp_path / "model", dtype=torch.float16)
+    faint = load_file(model / "model.safetensors")
+    key = "model.language_model.layers.1.mlp.down_proj.weight"
+    smallest = 2.0**-24
+    faint[key] = torch.where(torch.rand(32, 48) < 0.5, smallest, -smallest).half()
+    save_file(faint, model / "model.safetensors", metadata={"format": "pt"})
+    chosen = replace(small, model=str(model), policy="uniform")
+    for stream in (False, True):
+        out = tmp_path / f"{stream}"
+        pruning.prune(replace(chosen, stream=stream), out, Watch())
+        weight = load_file(out / "model.safetensors")[key]
+        assert int((weight == 0).sum()) == weight.numel() // 2
+
+
+def test_a_raised_damping_is_told_and_recorded(small, tmp_path):
+    """Fewer tokens than columns and no damping: the Hessian is singular."""
+    chosen = replace(small, policy="uniform", pairs="none", segments=1, damping=0.0)
+    for stream in (False, True):
+        watch = Notes()
+        out = tmp_path / f"{stream}"
+        pruning.prune(replace(chosen, stream=stream), out, watch)
+        raised = json.loads((out / "slimsearch.json").read_text())["raised_damping"]
+        assert raised["blocks.0.q"] == 0.001
+        assert len(raised) == 14
+        assert any("blocks.0.q to 0.001" in note for note in watch.notes)

@@ -1,5 +1,7 @@
 """The walk's Hessians, against plain forward passes of the transformers model."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -160,3 +162,33 @@ def test_a_walk_leaves_no_hooks_and_no_changes(seen):
         len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.model.modules()
     ]
     assert all(torch.equal(w, before[key]) for key, w in model.model.state_dict().items())
+
+
+def test_parts_are_the_diagonals_of_each_set_alone(seen):
+    model, speech = seen
+    more = [replace(batch, source="more") for batch in mixed(model, speech)[-1:]]
+    batches = [*mixed(model, speech, 40), *more]
+    stops = list(walk(model, batches, "both", pruned_inputs=False, by_set=True))
+    sets = {
+        "text": ("text", TEXT), "pairs": ("pairs", TEXT), "pairs, prompts": ("pairs", PROMPT),
+        "more": ("more", TEXT), "more, prompts": ("more", PROMPT),
+    }  # fmt: skip
+    wanted = {
+        name: plainly(model, [b for b in batches if b.source == source], [kind])
+        for name, (source, kind) in sets.items()
+    }
+    for stop in stops:
+        assert set(stop.hessian.parts) == set(sets)
+        for name, part in stop.hessian.parts.items():
+            assert close(part, wanted[name][stop.matrices[0]].diagonal())
+        assert close(sum(stop.hessian.parts.values()), stop.hessian.matrix.diagonal())
+
+
+def test_parts_are_measured_only_where_asked_for(seen):
+    stops = list(walk(seen[0], mixed(*seen), "both", pruned_inputs=False))
+    assert not any(stop.hessian.parts for stop in stops)
+
+
+def test_a_set_without_tokens_that_count_is_no_part(seen):
+    stops = list(walk(seen[0], mixed(*seen), "prompt", pruned_inputs=False, by_set=True))
+    assert all(set(stop.hessian.parts) == {"pairs, prompts"} for stop in stops)

@@ -15,6 +15,15 @@ PAPER_SEGMENTS, PAPER_LENGTH = 64, 256  # SlimLLaVA's calibration
 
 
 @dataclass(frozen=True)
+class Also:
+    """One more set to calibrate on: text or pairs."""
+
+    name: str
+    text: str = ""
+    pairs: tuple[Pair, ...] = ()
+
+
+@dataclass(frozen=True)
 class Material:
     recipe: str
     text: str
@@ -26,6 +35,7 @@ class Material:
     segment_length: int
     held_segments: int  # evaluation segments that the recipe asks for
     notes: tuple[str, ...]  # plain sentences worth telling the user
+    also: tuple[Also, ...] = ()  # more that feeds the Hessians, and nothing else
 
     def fingerprint(self) -> str:
         """A hash over all that is calibrated and evaluated on, wherever its files stand."""
@@ -39,7 +49,8 @@ class Material:
         yield f"{self.segments} {self.segment_length} {self.held_segments}".encode()
         yield self.text.encode()
         yield self.held_text.encode()
-        for side in (self.pairs, self.held_pairs):
+        yield from (also.text.encode() for also in self.also)
+        for side in (self.pairs, self.held_pairs, *(also.pairs for also in self.also)):
             yield f"{len(side)} pairs".encode()
             for pair in side:
                 yield repr(pair.turns).encode()
@@ -57,6 +68,7 @@ def gather(settings: Settings) -> Material:
     return Material(
         recipe.name, texts.text, texts.origin, texts.held, pairs.used, pairs.held,
         segments, length, recipe.held_segments, notes,
+        tuple(_gather_also(name, settings, recipe) for name in also_names(settings)),
     )  # fmt: skip
 
 
@@ -69,6 +81,28 @@ def _recipe_name(settings: Settings) -> str:
     if settings.calibration != "auto":
         return settings.calibration
     return "demo" if settings.model == DEMO else "ptb"
+
+
+def also_names(settings: Settings) -> list[str]:
+    """The sets that `--also` names."""
+    return [name.strip() for name in settings.also.split(",") if name.strip()]
+
+
+def _gather_also(name: str, settings: Settings, recipe: Recipe) -> Also:
+    """One of the sets in `--also`: a folder or .json holds pairs, anything else is text."""
+    place = Path(name).expanduser()
+    if place.is_dir() or place.suffix.lower() == ".json" or _holds_pictures(place):
+        count = settings.pair_count or recipe.pair_count
+        return Also(name, pairs=gather_pairs(FilePairs(name), count, 0, settings.seed).used)
+    return Also(name, text=gather_texts(read_recipe(name).text, settings.seed).text)
+
+
+def _holds_pictures(place: Path) -> bool:
+    """Whether a .jsonl file's first line names a picture."""
+    if place.suffix.lower() != ".jsonl" or not place.is_file():
+        return False
+    with place.open("rb") as stream:
+        return b'"image"' in stream.readline(1 << 20)
 
 
 def _gather_pairs(settings: Settings, recipe: Recipe) -> Pairs:

@@ -29,6 +29,7 @@ def command(
             "failures": {score.candidate: score.failure for score in found.failures},
             "champion": rounds[-1].champion.candidate if rounds else None,
             "drift": found.drift,
+            "raised_damping": found.raised,
             "table": end["table"] if end else None,
         }
         display.as_json(facts)
@@ -38,6 +39,8 @@ def command(
         display.say(f"{score.candidate} failed: {score.failure}")
     for line in found.drift:
         display.say(f"Drift: {line}.")
+    for during, raised in found.raised.items():
+        display.say(f"{during}: {history.raised_sentence(raised)}")
     if rounds:
         cells = [display.round_cells(done) for done in rounds[-MOST:]]
         display.grid("Rounds", list(cells[-1]), [list(row.values()) for row in cells])

@@ -17,7 +17,7 @@ from slimsearch.errors import SettingsError, SolverError
 from slimsearch.hessian import Factor, Hessian
 from slimsearch.masks import groups
 
-ROWS = 256  # compared at a time, so that they stay in the cache
+ROWS = 256  # compared at a time on a CPU, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -29,41 +29,69 @@ class SparseGPT(Solver):
     keep: str = ""  # "2:4" keeps two of every four neighbours in a row, chosen as mended so far
 
     def prune(self, weights: Tensor, hessian: Hessian, levels: Sequence[float]) -> list[Pruned]:
-        keep = groups(self.keep, weights.shape[1], levels)
+        return self.prune_together([weights], hessian, [levels])[0]
+
+    def prune_together(
+        self, matrices: Sequence[Tensor], hessian: Hessian, levels: Sequence[Sequence[float]]
+    ) -> list[list[Pruned]]:
+        keep = None
+        for weights, some in zip(matrices, levels, strict=True):
+            keep = groups(self.keep, weights.shape[1], some)
+            if not all(map(isfinite, map(float, weights.aminmax()))):  # NaN comes through
+                raise SolverError("The weights of this matrix are not finite (NaN or infinity).")
         if keep and obs.BLOCK % keep[1]:
             raise SettingsError(
                 f"`keep` {self.keep}: sparsegpt needs groups that divide {obs.BLOCK}."
             )
-        weights = weights.float()
-        if not all(map(isfinite, map(float, weights.aminmax()))):  # NaN comes through
-            raise SolverError("The weights of this matrix are not finite (NaN or infinity).")
-        inner = sorted({level for level in levels if 0.0 < level < 1.0})
-        solved = self._solve(weights, hessian, inner, keep) if inner else {}
-        if 1.0 in levels:
-            solved[1.0] = Pruned(torch.zeros_like(weights), hessian.half_trace(weights))
-        # Level 0 keeps even what dead columns hold: nothing was asked to go.
-        return [solved[level] if level else Pruned(weights.clone(), 0.0) for level in levels]
+        whole = [weights.float() for weights in matrices]
+        inner = [sorted({level for level in some if 0.0 < level < 1.0}) for some in levels]
+        solved = self._solve(whole, hessian, inner, keep)
+        return [
+            [_outer(weights, hessian, level) or found[level] for level in some]
+            for weights, some, found in zip(whole, levels, solved, strict=True)
+        ]
 
     def _solve(
         self,
-        weights: Tensor,
+        matrices: Sequence[Tensor],
         hessian: Hessian,
-        levels: Sequence[float],
+        levels: Sequence[Sequence[float]],
         keep: tuple[int, int] | None,
-    ) -> dict[float, Pruned]:
+    ) -> list[dict[float, Pruned]]:
+        """For each matrix what its levels, all between 0 and 1, give."""
+        at = [place for place, some in enumerate(levels) if some]
+        found: list[dict[float, Pruned]] = [{} for _ in levels]
+        if not at:
+            return found
         factor = hessian.factor(self.damping)
-        alive = weights.masked_fill(factor.dead, 0.0) if bool(factor.dead.any()) else weights
-        if self.reference_count:
-            counts = [_published_counts(weights.shape, level) for level in levels]
-        else:
-            counts = [_exact_counts(weights.shape, level, factor.dead) for level in levels]
-        solved, losses = obs.solve(
+        dead = bool(factor.dead.any())
+        alive = [matrices[i].masked_fill(factor.dead, 0.0) if dead else matrices[i] for i in at]
+        counts = [
+            [self._counts(matrices[i].shape, level, factor.dead) for level in levels[i]] for i in at
+        ]
+        together = obs.solve_together(
             alive, factor.upper, counts, whole_ties=self.reference_count, keep=keep
         )
-        return {
-            level: Pruned(matrix, _undamped(loss, matrix, alive, factor, hessian))
-            for level, matrix, loss in zip(levels, solved, losses, strict=True)
-        }
+        for i, before, (solved, losses) in zip(at, alive, together, strict=True):
+            for level, matrix, loss in zip(levels[i], solved, losses, strict=True):
+                error = _undamped(loss, matrix, before, factor, hessian)
+                found[i][level] = Pruned(matrix, error)
+        return found
+
+    def _counts(self, shape: torch.Size, level: float, dead: Tensor) -> list[int]:
+        """How many weights go from each block of columns."""
+        if self.reference_count:
+            return _published_counts(shape, level)
+        return _exact_counts(shape, level, dead)
+
+
+def _outer(weights: Tensor, hessian: Hessian, level: float) -> Pruned | None:
+    """Nothing goes, not even what dead columns hold, or everything; None between the two."""
+    if level == 0.0:
+        return Pruned(weights.clone(), 0.0)
+    if level == 1.0:
+        return Pruned(torch.zeros_like(weights), hessian.half_trace(weights))
+    return None
 
 
 def _published_counts(shape: torch.Size, level: float) -> list[int]:
@@ -104,7 +132,8 @@ def _undamped(
     would be rounding, and the trace is computed instead.
     """
     moved = 0.0
-    for after, original in zip(solved.split(ROWS), before.split(ROWS), strict=True):
+    rows = ROWS if solved.device.type == "cpu" else len(solved)
+    for after, original in zip(solved.split(rows), before.split(rows), strict=True):
         lengths = torch.linalg.vector_norm(after - original, dim=1)  # fp32 will do along a row
         moved += float(lengths.square().sum(dtype=torch.float64))
     error = loss - factor.added / 2 * moved

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 
 from slimsearch.calibration import Material, Turn, gather
 from slimsearch.errors import CalibrationError
@@ -131,3 +132,27 @@ def test_no_model_library_is_loaded():
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_more_sets_are_told_apart(here: Path, settings: Settings):
+    tiny.pairs(here / "more", 12)
+    (here / "lines.jsonl").write_text('{"text": "one more text"}\n' * 40)
+    (here / "seen.jsonl").write_text('{"image": "0.png", "question": "What?", "answer": "red"}\n')
+    tiny.picture(0).save(here / "0.png")
+    names = ("more", "more/pairs.json", "lines.jsonl", "seen.jsonl")
+    chosen = replace(settings, also=", ".join(str(here / name) for name in names))
+    folder, records, text, pairs = gather(chosen).also
+    assert [also.name for also in (folder, records, text, pairs)] == [str(here / n) for n in names]
+    assert len(folder.pairs) == len(records.pairs) == 12
+    assert text.text.count("one more text") > 30
+    assert not text.pairs
+    assert pairs.pairs[0].turns[0].answer == "red"
+    assert gather(settings).also == ()
+    assert gather(chosen).fingerprint() != gather(settings).fingerprint()
+
+
+def test_a_set_that_is_not_there_is_refused(settings: Settings):
+    with pytest.raises(CalibrationError, match="nowhere"):
+        gather(replace(settings, also="nowhere.json"))
+    with pytest.raises(CalibrationError, match="nowhere"):
+        gather(replace(settings, also="nowhere.txt"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from slimsearch import api, settings
+from slimsearch import api, history, settings
 from slimsearch.run import reopen
 
 SLIMSEARCH = Path(sys.executable).with_name("slimsearch")
@@ -416,3 +416,18 @@ def test_generate_refuses_a_picture_for_a_text_model(slimsearch, llama, pairs_fi
 def test_generate_reads_text(slimsearch, llama):
     said = slimsearch("generate", llama, "--prompt", "red and", "--max-new-tokens", "3", "--json")
     assert len(json.loads(said.out)["tokens"]) == 3
+
+
+def test_a_raised_damping_is_in_the_journal_and_in_status(slimsearch, flags, small, tmp_path):
+    """Fewer tokens than columns and no damping: the Hessian is singular."""
+    out = tmp_path / "run"
+    few = {"pairs": "none", "segments": 1, "damping": 0.0, "rounds": 1, "out": str(out)}
+    assert slimsearch("run", *flags(small, **few)).code == 0
+    raised = history.read(out).raised
+    assert raised["level store"]["blocks.1.down"] == 0.001
+    assert any(during.startswith("finalist") for during in raised)
+    assert "row 'uniform sparsegpt'" in raised
+    said = slimsearch("status", out)
+    assert "level store: Hessians" in said.out
+    assert "blocks.1.down to 0.001" in said.out
+    assert json.loads(slimsearch("status", out, "--json").out)["raised_damping"] == raised
