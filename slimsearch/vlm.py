@@ -57,8 +57,9 @@ class Batch:
         some = slice(start, stop)
         features = None if self.features is None else self.features[some]
         return Batch(
-            self.ids[some], self.targets[some], self.classes[some], self.turns[some], features
-        )
+            self.ids[some], self.targets[some], self.classes[some], self.turns[some], features,
+            self.source,
+        )  # fmt: skip
 
     def split(self, rows: int) -> list[Batch]:
         """The same rows in batches of at most so many."""

@@ -536,12 +536,12 @@ def test_an_impossible_ratio_leaves_no_folder(small, tmp_path):
 
 def test_a_matrix_that_cannot_be_solved_costs_only_those_who_prune_it(small, tmp_path, monkeypatch):
     """Who leaves it dense goes on; the baseline that cannot be pruned is left out, aloud."""
-    prune = SparseGPT.prune
+    prune = SparseGPT.prune_together
 
-    def fails_on_down(self, weights, hessian, levels):
-        if weights.shape == (32, 48) and levels:
+    def fails_on_down(self, matrices, hessian, levels):
+        if matrices[0].shape == (32, 48) and levels[0]:
             raise SolverError("stays indefinite")
-        return prune(self, weights, hessian, levels)
+        return prune(self, matrices, hessian, levels)
 
     monkeypatch.setattr(SparseGPT, "prune_together", fails_on_down)
     out, watch = tmp_path / "run", Notes()
