@@ -6,7 +6,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # DeepSparse has wheels for Linux x86-64 and Python before 3.12; its marker leaves it out elsewhere.
 EXTRAS := deepsparse
 
-.PHONY: help run test check bench demo-model clean
+.PHONY: help run test faults check bench demo-model clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -17,6 +17,9 @@ run: $(VENV)/installed  ## install, then search the demo model at ratio 0.5 (abo
 
 test: $(VENV)/installed-dev  ## install, then run every test
 	$(BIN)/pytest
+
+faults: $(VENV)/installed-dev  ## the long form of the fault tests: hundreds of kills, cuts and full disks
+	SLIMSEARCH_FAULTS=long $(BIN)/pytest -m faults tests/faults
 
 check: $(VENV)/installed-dev  ## ruff, pyright, import-linter
 	$(BIN)/ruff check

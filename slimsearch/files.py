@@ -14,6 +14,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from slimsearch.errors import ResourceError
 
 PARTIAL = ".partial"
@@ -66,9 +68,10 @@ def writing(place: Path) -> Iterator[None]:
     """Turns the system's refusals (full disk, no permission) into a clear error."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ResourceError(
-            f"{place} could not be written: {error.strerror or error}. Free space or choose "
+            f"{place} could not be written: {reason}. Free space or choose "
             f"another place; what was written before is whole."
         ) from error
 

@@ -143,8 +143,9 @@ class LevelStore:
                         tensors[f"{name}.bits"] = packed.bits
                         tensors[f"{name}.values"] = packed.values
                         errors[name] = [matrix, level, packed.error, *packed.shape]
-                save_file(tensors, temporary / f"{int(block):04d}.safetensors",
-                          metadata={"entries": json.dumps([errors, unsolved])})  # fmt: skip
+                file = temporary / f"{int(block):04d}.safetensors"
+                with files.writing(file):
+                    save_file(tensors, file, {"entries": json.dumps([errors, unsolved])})
 
     def load(self, folder: Path) -> None:
         """Reads what `save` wrote; tensors stay memory-mapped until they are used."""

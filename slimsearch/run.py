@@ -155,6 +155,11 @@ class Run:
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file} cannot be read ({error}); restore it.") from None
 
+    def check_projectors(self) -> None:
+        """Refuses a run in which one of them is damaged, also one that is not read again."""
+        for version, sealed in self.history.projectors.items():
+            self._check(self._projector(version), sealed, "projector", version)
+
     @property
     def levels(self) -> Path:
         """Where the level store is kept."""
@@ -267,6 +272,7 @@ def reopen(folder: Path) -> Run:
             )
         for place in (folder, folder / "projectors"):
             files.sweep(place)
+        run.check_projectors()
     except BaseException:
         run.close()
         raise

@@ -362,6 +362,7 @@ def test_a_local_run_opens_no_network_connection(small, tmp_path):
     file.write_text(settings.write(replace(small, rounds=1, out=str(tmp_path / "run"))))
     unset = {*SWITCHES, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"}
     environment = {key: value for key, value in os.environ.items() if key not in unset}
+    environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, str(file)],
         capture_output=True, text=True, env=environment, timeout=280,

@@ -101,8 +101,9 @@ def test_a_damaged_artefact_is_refused_with_the_way_out(folder, damage, said):
     if damaged is not None:
         file.write_bytes(damaged)
     offset = (folder / "journal.jsonl").read_bytes().index(b'"kind":"projector"') - 10
-    with run.reopen(folder) as opened, pytest.raises(RunError) as caught:
-        opened.load_projector(1)
+    with pytest.raises(RunError) as caught:
+        run.reopen(folder)
+    assert not history.in_use(folder)
     assert f"{file} {said.format(size=len(content))}" in str(caught.value)
     assert f"at byte {offset} " in str(caught.value)
 
