@@ -131,6 +131,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     """The run itself. The table's last row is the model that is exported."""
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     original = vlm.projector_state()
+    opened.settle(loop.evaluator.terms, vlm)
     examiner = Examiner(loop, bench.tasks, bench.held_out, watch, opened)
     examiner.examine("dense")
     _check_sane(bench, examiner.rows[0])

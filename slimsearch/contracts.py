@@ -109,6 +109,14 @@ class Term(ABC):
     @abstractmethod
     def measure(self, vlm: VLM, calibrated: Calibrated) -> float: ...
 
+    def noted(self, vlm: VLM) -> dict[str, Any]:
+        """What the term measured of this machine, as JSON: a run keeps it, to resume alike."""
+        return {}
+
+    def recall(self, noted: Mapping[str, Any]) -> None:
+        """Takes what `noted` gave when the run began."""
+        return None
+
 
 class Strategy(ABC):
     """Proposes genes: a pure function of (seed, what it was told).

@@ -47,6 +47,7 @@ class History:
         # What an artefact or score was pruned for -> matrix -> damping beyond the one asked for.
         self.raised: dict[str, dict[str, float]] = {}
         self.drift: list[str] = []  # differences that were allowed
+        self.noted: dict[str, Record] = {}  # what terms measured of the machine, by their names
         self.end: Record | None = None
         self._places: dict[tuple[str, int], int] = {}  # where artefacts stand in the journal
         self._count = 0
@@ -108,6 +109,7 @@ class History:
             "polish": self._take_polish,
             "row": self._take_row,
             "drift": self._take_drift,
+            "noted": self._take_noted,
             "end": self._take_end,
         }[kind](record)
         self._places[kind, record.get("version", 0)] = offset
@@ -158,6 +160,9 @@ class History:
             self.levels = self.polished = None
             self.exact.clear()
             self.rows.clear()
+
+    def _take_noted(self, record: Record) -> None:
+        self.noted[record["term"]] = record["facts"]
 
     def _take_end(self, record: Record) -> None:
         self.end = record

@@ -23,11 +23,13 @@ from torch import Tensor
 
 from slimsearch import files, history, settings
 from slimsearch.candidate import Candidate, Hints, ProjectorStep, Round, Score
+from slimsearch.contracts import Term
 from slimsearch.errors import RunError, SlimsearchError
 from slimsearch.files import Seal
 from slimsearch.history import FORMAT, JOURNAL, LOCK, SETTINGS, TIMES, History
 from slimsearch.journal import Journal, Record
 from slimsearch.settings import Settings
+from slimsearch.vlm import VLM
 
 # What a run leaves that was stopped before its first line.
 LEFTOVERS = {LOCK, "projectors", SETTINGS, JOURNAL, TIMES}
@@ -119,6 +121,14 @@ class Run:
             "kind": "drift", "differences": list(differences), "fingerprint": dict(fingerprint),
             "afresh": afresh,
         })  # fmt: skip
+
+    def settle(self, terms: Mapping[str, Term], vlm: VLM) -> None:
+        """Gives terms what they measured when the run began; what is new is recorded."""
+        for name, term in terms.items():
+            if name in self.history.noted:
+                term.recall(self.history.noted[name])
+            elif facts := term.noted(vlm):
+                self._append({"kind": "noted", "term": name, "facts": facts})
 
     def add_end(self, facts: Mapping[str, Any]) -> None:
         """The last line: what was found, and the seals of what was written."""

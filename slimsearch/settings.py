@@ -71,6 +71,18 @@ class Settings:
         "paper (text loss + norm), mixed (+ answer loss), or terms such as 'text_loss + "
         "2*answer_loss'. auto: mixed where there are pairs.",
     )
+    latency_engine: str = _setting(
+        "deepsparse", "Where the term 'latency' foretells times: deepsparse or deepsparse-int8."
+    )
+    latency_phase: str = _setting(
+        "prefill", "What it foretells: prefill (a whole prompt) or decode (one token)."
+    )
+    latency_tokens: int = _setting(
+        256, "Tokens of that prompt, or tokens that the cache holds when one is decoded.", 1
+    )
+    deepsparse_python: str = _setting(
+        "", "Python 3.8 to 3.11 that has deepsparse 1.8.0, where this one has not."
+    )
     eta: float = _setting(0.5, "Weight of the norm term in the objective.", 0)
     solver: str = _setting(
         "sparsegpt", "How weights are chosen and mended (slimsearch list solvers)."
@@ -160,6 +172,8 @@ def checked(settings: Settings) -> Settings:
         if least is not None and not least <= value <= most:
             upwards = "or more" if most == MOST else f"to {most:g}"
             raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} {upwards}.")
+    _one_of(settings.latency_engine, "latency_engine", ("deepsparse", "deepsparse-int8"))
+    _one_of(settings.latency_phase, "latency_phase", ("prefill", "decode"))
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
     _one_of(settings.projector_lessons, "projector_lessons", ("dense", "answers"))
     _one_of(settings.dtype, "dtype", ("auto", "float32", "bfloat16", "float16"))

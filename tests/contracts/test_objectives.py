@@ -5,11 +5,15 @@ from math import isfinite
 import pytest
 import torch
 
-from slimsearch import checkpoint, conversation, loading
+from slimsearch import assembly, checkpoint, conversation, loading
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Term
 from slimsearch.demo import world
+from slimsearch.graphs.anatomy import Matrix
+from slimsearch.latency import stopwatch
+from slimsearch.latency.table import Point
 from slimsearch.plugins import about, find, names
+from slimsearch.settings import Settings
 from slimsearch.vlm import Calibrated
 
 TERMS = names("objectives")
@@ -20,6 +24,26 @@ def test_all_are_found():
     assert set(TERMS) >= {"text_loss", "answer_loss", "weight_norm"}
     assert all(about("objectives", name) for name in TERMS)
     assert all(issubclass(find("objectives", name), Term) for name in TERMS)
+
+
+def make(name: str) -> Term:
+    return assembly.make("objectives", name, Settings())
+
+
+@pytest.fixture(autouse=True)
+def made_up_times(monkeypatch, tmp_path):
+    """tests/latency/ times the real engine; here a matrix takes as long as it has weights left."""
+
+    def measure(parts, work, interpreter):
+        shapes = {stopwatch.shape_of(m.weight): m.weight.numel() for m in vars(parts.blocks[0])
+                  .values() if isinstance(m, Matrix)}  # fmt: skip
+        return tuple(
+            Point(s, {shape: size * (1 - s) for shape, size in shapes.items()}, 7.0)
+            for s in (0.0, 1.0)
+        )
+
+    monkeypatch.setattr(stopwatch, "measure", measure)
+    monkeypatch.setenv("SLIMSEARCH_CACHE", str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +64,7 @@ def demo():
 
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_is_finite_and_repeats_itself(demo, name):
-    term = find("objectives", name)()
+    term = make(name)
     term.prepare(*demo)
     first = term.measure(*demo)
     assert isinstance(first, float)
@@ -51,7 +75,7 @@ def test_a_term_is_finite_and_repeats_itself(demo, name):
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_changes_nothing(demo, name):
     before = {key: weight.clone() for key, weight in demo[0].model.state_dict().items()}
-    term = find("objectives", name)()
+    term = make(name)
     term.prepare(*demo)
     term.measure(*demo)
     after = demo[0].model.state_dict()
@@ -61,7 +85,7 @@ def test_a_term_changes_nothing(demo, name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_dense_model_scores_lower_than_a_destroyed_one(demo, name):
     model, calibrated = demo
-    term = find("objectives", name)()
+    term = make(name)
     term.prepare(model, calibrated)
     whole = term.measure(model, calibrated)
     before = {m.name: model.linear(m.name).weight.data.clone() for m in model.matrices}
@@ -79,7 +103,7 @@ def test_the_dense_model_scores_lower_than_a_destroyed_one(demo, name):
 def test_needs_pairs_is_the_truth(demo, name):
     """A term that reads no pairs must not move when the projector does; one that does, must."""
     model, calibrated = demo
-    term = find("objectives", name)()
+    term = make(name)
     term.prepare(model, calibrated)
     before, state = term.measure(model, calibrated), model.projector_state()
     model.set_projector({key: weight * 0.5 for key, weight in state.items()})
@@ -91,7 +115,7 @@ def test_needs_pairs_is_the_truth(demo, name):
 
 def test_weight_norm_is_the_geometric_mean_of_kept_norms(demo):
     model, calibrated = demo
-    term = find("objectives", "weight_norm")()
+    term = make("weight_norm")
     term.prepare(model, calibrated)
     assert term.measure(model, calibrated) == pytest.approx(1.0)
     before = {m.name: model.linear(m.name).weight.data.clone() for m in model.matrices}
@@ -110,7 +134,7 @@ def test_weight_norm_is_the_geometric_mean_of_kept_norms(demo):
 
 def test_bytes_are_a_bit_a_weight_and_the_values_that_stayed(demo):
     model, calibrated = demo
-    term = find("objectives", "bytes")()
+    term = make("bytes")
     dense = term.measure(model, calibrated)
     stored = sum(p.numel() for p in model.model.parameters()) * 2  # bf16
     assert dense == stored
@@ -124,3 +148,16 @@ def test_bytes_are_a_bit_a_weight_and_the_values_that_stayed(demo):
     layer.weight.data.copy_(before)
     assert halved == dense - 2 * size * (1 - 9 / 16)
     assert hardly == dense
+
+
+def test_latency_is_the_sum_over_the_matrices_as_they_stand(demo):
+    model, calibrated = demo
+    term = make("latency")
+    whole = sum(matrix.size for matrix in model.matrices)
+    assert term.measure(model, calibrated) == pytest.approx(whole + 7)
+    layer = model.linear("blocks.2.up")
+    before = layer.weight.data.clone()
+    layer.weight.data.view(-1)[::2] = 0
+    faster = term.measure(model, calibrated)
+    layer.weight.data.copy_(before)
+    assert faster == pytest.approx(whole + 7 - before.numel() / 2)

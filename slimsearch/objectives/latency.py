@@ -1,0 +1,40 @@
+"""Milliseconds that the model as it stands takes in DeepSparse, foretold from measured matrices.
+
+Each matrix adds the time of its shape at its sparsity. The times are measured once for a machine
+and a decoder's shape, and a run keeps those that it began with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from slimsearch.contracts import Term
+from slimsearch.latency import stopwatch, table
+from slimsearch.latency.stopwatch import Work
+from slimsearch.latency.table import Table
+from slimsearch.vlm import VLM, Calibrated
+
+
+@dataclass
+class Latency(Term):
+    latency_engine: str = "deepsparse"
+    latency_phase: str = "prefill"
+    latency_tokens: int = 256
+    deepsparse_python: str = ""
+    _table: Table | None = field(default=None, init=False)
+
+    def measure(self, vlm: VLM, calibrated: Calibrated) -> float:
+        return self._times(vlm).predict(stopwatch.parts_of(vlm))
+
+    def noted(self, vlm: VLM) -> dict[str, Any]:
+        return self._times(vlm).as_dict()
+
+    def recall(self, noted: Mapping[str, Any]) -> None:
+        self._table = table.from_dict(noted)
+
+    def _times(self, vlm: VLM) -> Table:
+        if self._table is None:
+            int8 = self.latency_engine == "deepsparse-int8"
+            work = Work(self.latency_phase, self.latency_tokens, int8)
+            self._table = stopwatch.table_of(vlm, work, self.deepsparse_python)
+        return self._table
