@@ -22,8 +22,8 @@ from slimsearch.policy import PolicyFile
 from slimsearch.settings import Settings, as_dict
 from slimsearch.version import __version__
 
-ELSEWHERE = ("out", "json", "dry_run", "model", "policy")  # settings that change no result, or
-# whose content is in the fingerprint by itself
+# Settings that change no result, or whose content is in the fingerprint by itself.
+ELSEWHERE = ("out", "json", "dry_run", "model", "policy", "calibration", "pairs")
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def main(pipe: Connection, work: Work, fault: Fault | None) -> None:
         elif work.kind == "resume":
             api.resume(work.run, watch)
         else:
-            exporting.export(str(work.run), "hf", work.run.with_name(work.run.name + "-export"))
+            exporting.export(str(work.run), ["hf"], work.run.with_name(work.run.name + "-export"))
     except SlimsearchError as error:
         pipe.send(("refused", f"{error.exit_code} {error}"))
     except BaseException:
