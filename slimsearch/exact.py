@@ -19,17 +19,23 @@ def prune_exactly(
     tokens: str,
     advance: Callable[[], None] = lambda: None,
     true_sequential: bool = False,
+    ridge: float = 0.0,
 ) -> dict[str, Packed]:
-    """Prunes one policy block by block on pruned inputs, and leaves it on the model."""
+    """Prunes one policy block by block on pruned inputs, and leaves it on the model.
+
+    With a `ridge` every matrix first follows the drift of its inputs (Hessian.follow), so that
+    what earlier blocks lost is made up for; 0 prunes as SparseGPT was published.
+    """
     store.restore(vlm)
     packed: dict[str, Packed] = {}
     stops = walk(
         vlm, batches, tokens,
         pruned_inputs=True, true_sequential=true_sequential, by_set=solver.by_set,
+        drift=ridge > 0 and not true_sequential,
     )  # fmt: skip
     for stop in stops:
         wanted = [[level] if (level := levels.get(m, DENSE)) else [] for m in stop.matrices]
-        dense = [store.dense(matrix) for matrix in stop.matrices]
+        dense = [stop.hessian.follow(store.dense(matrix), ridge) for matrix in stop.matrices]
         solved = solver.prune_together(dense, stop.hessian, wanted)
         for matrix, each in zip(stop.matrices, solved, strict=True):
             for pruned in each:

@@ -33,12 +33,14 @@ class Hessian:
     """X X^T of `tokens` calibration tokens; `matrix` is [columns, columns] fp32, undamped.
 
     `parts` holds its diagonal for each calibration set by itself, where a solver asks for that.
+    `drift` is sum (x' - x) x^T, x' being the inputs that the dense model has in the place of x.
     """
 
     def __init__(self, matrix: Tensor, tokens: int):
         self.matrix = matrix
         self.tokens = tokens
         self.parts: dict[str, Tensor] = {}  # calibration set -> [columns]
+        self.drift: Tensor | None = None  # [columns, columns]
         self._factors: dict[float, Factor] = {}
 
     @staticmethod
@@ -63,6 +65,33 @@ class Hessian:
         """Notes that these inputs, which `add` is given too, belong to one calibration set."""
         squares = inputs.to(self.matrix.device, torch.float32).square().sum(0)
         self.parts[name] = self.parts.get(name, 0.0) + squares
+
+    def add_drift(self, dense: Tensor, inputs: Tensor) -> None:
+        """Notes what the dense model has in the place of these inputs, which `add` is given too."""
+        if self.drift is None:
+            self.drift = torch.zeros_like(self.matrix)
+        with full_precision():
+            for there, here in zip(dense.split(CHUNK), inputs.split(CHUNK), strict=True):
+                part = here.to(self.matrix.device, torch.float32)
+                self.drift.addmm_((there.to(part) - part).T, part)
+
+    def follow(self, weights: Tensor, ridge: float) -> Tensor:
+        """Weights that give, from these inputs, more nearly what the dense model's inputs gave.
+
+        Minimises |V x - W x'|^2 + ridge * mean(diag H) |V - W|^2 over V, in closed form. The ridge
+        keeps what the calibration says little about as it was.
+        """
+        if self.drift is None:
+            return weights
+        added = max(ridge * float(self.matrix.diagonal().mean()), 1e-12)
+        damped = self.matrix.clone()
+        damped.diagonal().add_(added)
+        with full_precision():
+            lower, failed = torch.linalg.cholesky_ex(damped)
+            if int(failed):
+                return weights
+            pulled = weights.float() @ self.drift
+            return weights + torch.cholesky_solve(pulled.T, lower).T.to(weights.dtype)
 
     def factor(self, damping: float) -> Factor:
         """U for this damping, or for the next higher one of the ladder that works. Cached."""

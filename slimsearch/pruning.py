@@ -49,7 +49,7 @@ def _prune_resident(given: Given, folder: Path, watch: Watch) -> PrunedModel:
     examiner = Examiner(loop, bench.tasks, bench.held_out, watch)
     examiner.examine("dense")
     with watch.stage("prune", len(vlm.matrices)) as advance:
-        finish.prune_policy(loop, policy, advance)
+        finish.prune_policy(loop, policy, advance, published=True)
         raised = loop.evaluator.store.take_raised()
     examiner.examine(f"{given.policy.name} {given.settings.solver}")
     facts = assembly.facts(given, loop.evaluator.store.sparsities(vlm), vlm)
@@ -94,6 +94,7 @@ def _prune_blocks(
     """
     settings = given.settings
     solver = assembly.make("solvers", settings.solver, settings)
+    ridge = max(settings.drift_ridge, 0.0)  # unless asked for, as published
     sparsities: dict[str, float] = {}
     raised: dict[str, float] = {}
     for stop in walk(
@@ -103,11 +104,13 @@ def _prune_blocks(
         pruned_inputs=True,
         true_sequential=settings.true_sequential,
         by_set=solver.by_set,
+        drift=ridge > 0 and not settings.true_sequential,
     ):
         for matrix in stop.matrices:
             weight = vlm.linear(matrix).weight.data
             if level := levels.get(matrix, 0.0):
-                (pruned,) = solver.prune(weight, stop.hessian, [level])
+                followed = stop.hessian.follow(weight, ridge)
+                (pruned,) = solver.prune(followed, stop.hessian, [level])
                 weight.copy_(rounded(pruned.weights, *vlm.dtypes))
                 key = vlm.disk_name(vlm.matrix_parameter(matrix))
                 given.checkpoint.overwrite(copy, {key: weight})

@@ -95,6 +95,14 @@ class Settings:
         "Prune every candidate of a search exactly and sequentially, as published, instead of "
         "stitching it from matrices solved once: far slower.",
     )
+    drift_ridge: float = _setting(
+        -1.0,
+        "Finalists follow what pruned inputs lost against dense ones, held back by this share of "
+        "the Hessian's mean diagonal; 0: not at all, as published. -1: 3, and 0 in prune and with "
+        "--exact.",
+        -1,
+        1e6,
+    )
     true_sequential: bool = _setting(
         False, "In exact prunes, measure each stage of a block after the one before is pruned."
     )

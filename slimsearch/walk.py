@@ -3,7 +3,8 @@
 At each stop the Hessians of matrices that share an input are ready, and the caller may prune them
 before the walk goes on. With `pruned_inputs` the next block sees what the pruned ones now give, as
 an exact sequential prune wants; without, it sees the dense model's, as the level store wants.
-Only one block's Hessians and two blocks' activations are ever held.
+Only one block's Hessians and two blocks' activations are ever held; with `drift` the dense model's
+activations go along beside the pruned one's.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class _Flow:
     counts: Tensor
     parts: Mapping[str, Tensor]  # calibration set -> those of `counts` that belong to it
     context: Mapping[str, Any]
+    dense: Tensor | None = None  # hidden states of the dense model, where drift is measured
 
 
 def walk(
@@ -47,13 +49,19 @@ def walk(
     pruned_inputs: bool,
     true_sequential: bool = False,
     by_set: bool = False,
+    drift: bool = False,
 ) -> Iterator[Stop]:
     """Yields every stop, first block to last; `by_set` fills the Hessians' parts too.
+
+    `drift` fills their drift: how far pruned inputs are from the dense model's. It wants a block
+    whole, so it does not go with `true_sequential`.
 
     `true_sequential` takes a fresh Hessian after each stage of a block has been pruned; otherwise
     all stages of a block see its unpruned self (SparseGPT's reference does the latter).
     """
     flows = [_start(vlm, batch, tokens, by_set) for batch in batches]
+    for flow in flows:
+        flow.dense = flow.hidden if drift else None
     stages = [tuple(stage) for stage in vlm.architecture.stages]
     for index, block in enumerate(vlm.blocks):
         passes = [(stage,) for stage in stages] if true_sequential else [tuple(stages)]
@@ -64,7 +72,7 @@ def walk(
             for matrices in named:
                 yield Stop(matrices, hessians.pop(matrices[0]))
         for flow, output in zip(flows, outputs, strict=True):
-            flow.hidden = _through(block, flow) if pruned_inputs else output
+            flow.hidden = _through(block, flow, flow.hidden) if pruned_inputs else output
 
 
 def part_name(source: str, kind: int) -> str:
@@ -108,11 +116,19 @@ def _measure(
         stage[0]: Hessian.zeros(vlm.linear(stage[0]).in_features, vlm.device) for stage in stages
     }
     flow = flows[0]
+    dense: dict[str, Tensor] = {}  # inputs of this flow in the dense model
     hooks = []
     for name, hessian in hessians.items():
 
-        def add(_: nn.Module, args: tuple[Tensor, ...], hessian: Hessian = hessian) -> None:
+        def add(
+            _: nn.Module, args: tuple[Tensor, ...], name: str = name, hessian: Hessian = hessian
+        ) -> None:
+            if flow.dense is not None and name not in dense:
+                dense[name] = args[0][flow.counts]
+                return
             hessian.add(args[0][flow.counts])
+            if flow.dense is not None:
+                hessian.add_drift(dense.pop(name), args[0][flow.counts])
             for part, members in flow.parts.items():
                 if bool(members.any()):
                     hessian.add_part(part, args[0][members])
@@ -121,7 +137,9 @@ def _measure(
     outputs = []
     try:
         for flow in flows:
-            outputs.append(_through(block, flow))
+            ahead = None if flow.dense is None else _through(block, flow, flow.dense)
+            outputs.append(_through(block, flow, flow.hidden))
+            flow.dense = ahead
     finally:
         for hook in hooks:
             hook.remove()
@@ -129,6 +147,6 @@ def _measure(
 
 
 @torch.no_grad()
-def _through(block: nn.Module, flow: _Flow) -> Tensor:
-    output = block(flow.hidden, **flow.context)
+def _through(block: nn.Module, flow: _Flow, hidden: Tensor) -> Tensor:
+    output = block(hidden, **flow.context)
     return output[0] if isinstance(output, tuple) else output

@@ -171,3 +171,27 @@ def _scored_exactly(chosen, score, folder) -> dict[str, float]:
     levels = loop.evaluator.families["layer_sparsity"].edits(table, model.matrices)
     prune_exactly(LevelStore(model), model, loop.hessian_batches, levels, loop.solver, "both")
     return loop.evaluator.measure()
+
+
+def test_following_the_drift_comes_nearer_to_the_dense_model(seen, batches):
+    model, solver = seen[0], SparseGPT()
+    store = LevelStore(model)
+    levels = {m.name: 0.6 for m in model.matrices}
+
+    def outputs() -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([
+                model.decoder(inputs_embeds=model.embed(b), use_cache=False).last_hidden_state[
+                    b.classes != PADDING
+                ]
+                for b in batches
+            ])  # fmt: skip
+
+    dense, away = outputs(), []
+    for ridge in (0.0, 0.1):
+        packed = prune_exactly(store, model, batches, levels, solver, "both", ridge=ridge)
+        away.append(float((outputs() - dense).norm()))
+        assert all(int((p.expand() == 0).sum()) == round(0.6 * p.expand().numel())
+                   for p in packed.values())  # fmt: skip
+    store.restore(model)
+    assert away[1] < 0.99 * away[0]

@@ -9,7 +9,7 @@ from slimsearch import assembly, finish, inputs, run
 from slimsearch.candidate import Score
 from slimsearch.errors import ResourceError, SolverError
 from slimsearch.exact import prune_exactly
-from slimsearch.finish import Examiner
+from slimsearch.finish import RIDGE, Examiner
 from slimsearch.loop import play
 from slimsearch.solvers.sparsegpt import SparseGPT
 from slimsearch.watch import Watch
@@ -44,7 +44,7 @@ def test_the_best_exactly_pruned_finalist_is_crowned(played):
         table = loop.space.decode(score.genes).tables["layer_sparsity"]
         levels = loop.evaluator.families["layer_sparsity"].edits(table, loop.evaluator.vlm.matrices)
         prune_exactly(loop.evaluator.store, loop.evaluator.vlm, loop.hessian_batches, levels,
-                      loop.solver, loop.tokens)  # fmt: skip
+                      loop.solver, loop.tokens, ridge=RIDGE)  # fmt: skip
         terms = loop.evaluator.measure()
         assert score.terms == terms
         assert score.total == loop.evaluator.total(terms)

@@ -141,3 +141,31 @@ def test_full_precision_puts_back_what_was_set():
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_following_is_the_ridge_regression_onto_what_dense_inputs_gave():
+    """min |V X - W X'|^2 + ridge * mean(diag H) |V - W|^2, solved by least squares in float64."""
+    torch.manual_seed(1)
+    dense, inputs, weights = torch.randn(60, 7), torch.randn(60, 7), torch.randn(5, 7)
+    inputs = dense + 0.3 * inputs
+    hessian = Hessian.zeros(7)
+    for start in (0, 20):
+        some = slice(start, start + 20 if start == 0 else 60)
+        hessian.add(inputs[some])
+        hessian.add_drift(dense[some], inputs[some])
+    added = 0.5 * (inputs.double().square().sum(0)).mean()
+    stacked = torch.cat([inputs.double(), added.sqrt() * torch.eye(7).double()])
+    wanted = torch.cat([dense.double(), added.sqrt() * torch.eye(7).double()]) @ weights.double().T
+    expected = torch.linalg.lstsq(stacked, wanted).solution.T
+    assert torch.allclose(hessian.follow(weights, 0.5).double(), expected, atol=1e-4)
+
+
+def test_there_is_nothing_to_follow_without_drift():
+    torch.manual_seed(1)
+    inputs, weights = torch.randn(60, 7), torch.randn(5, 7)
+    hessian = Hessian.zeros(7)
+    hessian.add(inputs)
+    assert hessian.follow(weights, 1.0) is weights
+    hessian.add_drift(inputs, inputs)
+    assert torch.equal(hessian.follow(weights, 1.0), weights)
+    assert torch.equal(hessian.follow(weights, 1e9), weights)
