@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from slimsearch import artefact, assembly, files, finish, inputs, policy, run, settings
+from slimsearch import artefact, assembly, files, finish, fronts, inputs, policy, run, settings
 from slimsearch.assembly import Bench
 from slimsearch.calibration import also_names
 from slimsearch.candidate import Round
@@ -60,7 +60,7 @@ def search(chosen: Settings, watch: Watch | None = None) -> Result:
     watch = watch or Watch()
     settings.checked(chosen)
     folder = Path(chosen.out) if chosen.out else free_folder(chosen)
-    chosen = _anchored(chosen)
+    chosen = anchored(chosen)
     run.check_free(folder)
     given = inputs.gather(chosen)
     with run.create(folder, chosen, given.fingerprint) as opened:
@@ -109,7 +109,7 @@ def free_folder(chosen: Settings) -> Path:
     return folder
 
 
-def _anchored(chosen: Settings) -> Settings:
+def anchored(chosen: Settings) -> Settings:
     """Local paths made absolute, so that the run can be resumed from any folder."""
     found: dict[str, str] = {
         key: _absolute(getattr(chosen, key), on_shelf=key in ("policy", "calibration"))
@@ -139,8 +139,9 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     champion = finish.crown(loop, opened, watch, position)
     moved = vlm.projector_state()
     vlm.set_projector(original)
-    with watch.stage("baselines"):
-        _compare(bench, champion, examiner, watch)
+    if not loop.settings.skip_baselines:
+        with watch.stage("baselines"):
+            _compare(bench, champion, examiner, watch)
     vlm.set_projector(moved)
     champion.put_on(loop)
     finish.polish(loop, opened, watch)
@@ -152,6 +153,9 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
         files.remove(opened.folder / "model")  # of a crash before the run's last line
         artefact.write(vlm, opened.folder / "model", facts, bench.exporters)
         opened.save_best(_best(bench, champion, examiner))
+        if champion.front:
+            policies = {s.candidate: loop.space.decode(s.genes) for s in champion.front}
+            fronts.write(opened.folder / "front", champion.front, policies, champion.score)
     opened.add_end(facts)
     for name, spent in watch.seconds.items():
         opened.add_time("stage", name, spent)

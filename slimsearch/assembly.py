@@ -108,12 +108,14 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     if given.policy.fixed:  # nothing to choose: the policy's own share is the ratio
         settings = replace(settings, ratio=found.budget.reach()[0], strategy="uniform")
         found = replace(found, budget=replace(found.budget, target=settings.ratio))
-    found.budget.check()
     weights = objective.weights(settings, pairs=bool(calibrated.pairs))
     terms: dict[str, Term] = {name: make("objectives", name, settings) for name in weights}
     solver: Solver = make("solvers", settings.solver, settings)
     executor: Executor = make("executors", settings.executor, settings)
     strategy: type[Strategy] = plugins.find("strategies", settings.strategy)
+    if strategy.weighs_terms and any(term.is_cost for term in terms.values()):
+        found = replace(found, budget=replace(found.budget, held=False))
+    found.budget.check()
     if settings.exact:
         store: LevelStore = ExactStore(
             model, calibrated.all, solver, settings.tokens, settings.true_sequential

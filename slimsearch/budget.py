@@ -21,12 +21,16 @@ TOLERANCE = 0.01  # SlimLLaVA, section 4.1: the mean ratio stays within p0 +- 0.
 
 @dataclass(frozen=True)
 class Budget:
-    """`fixed` weights of `total` go whatever the genes say (lines with a number)."""
+    """`fixed` weights of `total` go whatever the genes say (lines with a number).
+
+    Where it is not `held`, any share that the ranges allow will do.
+    """
 
     genes: tuple[Gene, ...]
     target: float
     total: int
     fixed: float = 0.0
+    held: bool = True
 
     def removed(self, genes: Genes) -> float:
         """The share of all prunable weights that these genes remove."""
@@ -42,6 +46,8 @@ class Budget:
     def check(self) -> None:
         """Refuses a target that no genes meet, and says what can be met."""
         low, high = self.reach()
+        if not self.held:
+            return
         if not low - TOLERANCE <= self.target <= high + TOLERANCE:
             raise PolicyError(
                 f"Ratio {self.target:g} cannot be met: this policy's ranges remove {low:.3f} to "
@@ -51,6 +57,8 @@ class Budget:
 
     def repair(self, genes: Sequence[int], random: np.random.Generator) -> Genes:
         """The nearest genes (in single steps) whose share is on the target."""
+        if not self.held:
+            return tuple(int(i) for i in genes)
         moved = self._walk([int(i) for i in genes], random)
         if abs(self.removed(tuple(moved)) - self.target) > TOLERANCE:
             moved = self._walk(self._jump(moved), random)

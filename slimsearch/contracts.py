@@ -100,6 +100,7 @@ class Term(ABC):
     """One part of the objective; lower is better. In objectives/, named after its file."""
 
     needs_pairs: ClassVar[bool] = False  # it reads pairs, so it changes when the projector moves
+    is_cost: ClassVar[bool] = False  # the more is removed, the less it is: no ratio need be held
 
     def prepare(self, vlm: VLM, calibrated: Calibrated) -> None:
         """Called with the dense model, for what a term compares with; once for each part of the
@@ -127,6 +128,7 @@ class Strategy(ABC):
     """
 
     allocations: ClassVar[tuple[str, ...]] = ()  # names of allocation.py that it begins with
+    weighs_terms: ClassVar[bool] = False  # it looks at each term by itself, not at the total
 
     @abstractmethod
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int): ...

@@ -12,6 +12,7 @@ from math import nan
 
 import numpy as np
 
+from slimsearch import picking
 from slimsearch.allocation import SPARSITY
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Task
@@ -43,12 +44,16 @@ class Champion:
 
     score: Score
     policy: Policy
-    weights: dict[str, Packed]
+    weights: dict[str, Packed] | None  # None: stitched from the store
     correlation: float | None  # of stitched and exact totals by rank; None where none is stitched
     finalists: tuple[Score, ...]
+    front: tuple[Score, ...] = ()  # of a strategy that weighs terms, as stitched
 
     def put_on(self, loop: Loop) -> None:
         """Puts the winner on the model."""
+        if self.weights is None:
+            loop.evaluator.put_on(self.policy)
+            return
         loop.evaluator.put_on(_without_sparsity(self.policy))
         loop.evaluator.store.place(loop.evaluator.vlm, self.weights)
 
@@ -92,7 +97,17 @@ class Examiner:
 
 def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
     """Prunes the finalists exactly; the best of them wins."""
-    finalists = _finalists(loop, run, watch, position)
+    front = _front(loop, run, watch, position)
+    pick = picking.parse(loop.settings.pick, loop.evaluator.weights, loop.strategy.weighs_terms)
+    finalists = pick.order(front, front)[: loop.settings.finalists or 1]
+    several = tuple(front) if loop.strategy.weighs_terms else ()
+    if not finalists:
+        raise ResourceError("No candidate is left to crown: every one failed.")
+    if not pick.meets(finalists[0]):
+        watch.note(f"No candidate meets {loop.settings.pick}; the nearest one is taken.")
+    if not loop.settings.finalists:
+        policy = loop.space.decode(finalists[0].genes)
+        return Champion(finalists[0], policy, None, None, (), several)
     exact: list[Score] = []
     best: tuple[Score, dict[str, Packed] | None] | None = None
     with watch.stage("finalists", len(finalists)) as advance:
@@ -104,7 +119,7 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
                 note_raised(loop, run, watch, f"finalist {stitched.candidate}")
                 run.add_exact(score)
             exact.append(score)
-            if score.ok and (best is None or score.total < best[0].total):
+            if score.ok and (best is None or pick.order([best[0], score], front)[0] is score):
                 best = score, packed
             advance()
     if best is None:
@@ -116,7 +131,7 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
         packed = prune_policy(loop, policy)
         note_raised(loop, run, watch, f"finalist {score.candidate}")
     correlation = None if loop.settings.exact else _rank_correlation(finalists, exact)
-    return Champion(score, policy, packed, correlation, tuple(exact))
+    return Champion(score, policy, packed, correlation, tuple(exact), several)
 
 
 def polish(loop: Loop, run: Run, watch: Watch) -> None:
@@ -198,16 +213,19 @@ def _without_sparsity(policy: Policy) -> Policy:
     return Policy({name: table for name, table in policy.tables.items() if name != SPARSITY})
 
 
-def _finalists(loop: Loop, run: Run, watch: Watch, position: Position) -> list[Score]:
-    """The best survivors, scored on all of the calibration under the last projector."""
-    alive = [position.scores[genes] for genes in loop.strategy.survivors]
+def _front(loop: Loop, run: Run, watch: Watch, position: Position) -> list[Score]:
+    """The survivors, or the front of all that was scored, under the last projector."""
+    genes = loop.strategy.survivors
+    if loop.strategy.weighs_terms:
+        genes = [score.genes for score in picking.front(list(position.scores.values()))]
+    alive = [position.scores[some] for some in genes]
     stale = [s for s in alive if s.projector != position.projector or s.share < 1]
     candidates = [Candidate(s.candidate, s.genes, loop.space.decode(s.genes)) for s in stale]
     with watch.stage("finalists", len(candidates)):
         fresh = score_all(loop, run, watch, position, candidates)
     position.scores.update({score.genes: score for score in fresh})
-    alive = [position.scores[genes] for genes in loop.strategy.survivors]
-    return sorted(alive, key=lambda score: score.total)[: loop.settings.finalists]
+    alive = [position.scores[some] for some in genes]
+    return picking.front(alive) if loop.strategy.weighs_terms else alive
 
 
 def _exact(loop: Loop, position: Position, stitched: Score) -> tuple[Score, dict[str, Packed]]:

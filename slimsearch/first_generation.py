@@ -1,6 +1,7 @@
 """Where every search starts: allocations known by rule, or the uniform genes, then random ones."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,4 +33,7 @@ def uniform_genes(budget: Budget, random: np.random.Generator) -> Genes:
 
 
 def random_genes(budget: Budget, random: np.random.Generator) -> Genes:
+    if not budget.held:  # every share is as likely as any other
+        target = float(random.uniform(*budget.reach()))
+        budget = replace(budget, target=target, held=True)
     return budget.repair([int(random.integers(len(gene.choices))) for gene in budget.genes], random)

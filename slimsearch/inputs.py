@@ -11,7 +11,16 @@ from typing import Any
 import torch
 import transformers
 
-from slimsearch import calibration, checkpoint, conversation, loading, objective, plugins, shelf
+from slimsearch import (
+    calibration,
+    checkpoint,
+    conversation,
+    loading,
+    objective,
+    picking,
+    plugins,
+    shelf,
+)
 from slimsearch import policy as policies
 from slimsearch.calibration import Material
 from slimsearch.checkpoint import Checkpoint
@@ -62,7 +71,7 @@ def gather(settings: Settings) -> Given:
     """Finds and checks every input; raises before anything heavy happens."""
     for kind in ("solver", "strategy", "executor"):
         plugins.find(_PLURALS[kind], getattr(settings, kind))
-    objective.weights(settings, pairs=True)
+    _check_terms(settings)
     policy = _policy(settings)
     loading.pick_device(settings.device)
     found = checkpoint.find(settings.model)
@@ -103,6 +112,19 @@ def _policy(settings: Settings) -> PolicyFile:
     if settings.levels:
         policies.parse_levels(settings.levels, settings.ratio, "--levels")
     return policy
+
+
+def _check_terms(settings: Settings) -> None:
+    """Refuses an objective that cannot be read, or that a strategy or a pick has no use for."""
+    terms = objective.weights(settings, pairs=True)
+    several = plugins.find("strategies", settings.strategy).weighs_terms
+    picking.parse(settings.pick, terms, several)
+    if several and len(terms) not in (2, 3):
+        raise SettingsError(
+            f"Strategy '{settings.strategy}' weighs two or three terms against each other; the "
+            f"objective has {len(terms)}: {', '.join(terms)}. Say which, such as --objective "
+            f"'text_loss + answer_loss'."
+        )
 
 
 def _check_pairs(settings: Settings, material: Material) -> None:

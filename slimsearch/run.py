@@ -3,7 +3,8 @@
 settings.toml   everything chosen          projectors/   one safetensors file for each step kept
 journal.jsonl   the only truth             levels/       the level store
 times.jsonl     how long things took       model/        the champion as a model folder
-best.toml       the champion, a policy     lock          held by the process that is at work
+best.toml       the champion, a policy     front/        where several terms count: see fronts.py
+lock            held by the process that is at work
 """
 
 from __future__ import annotations
@@ -132,7 +133,11 @@ class Run:
 
     def add_end(self, facts: Mapping[str, Any]) -> None:
         """The last line: what was found, and the seals of what was written."""
-        written = [self.folder / "best.toml", *sorted((self.folder / "model").rglob("*"))]
+        written = [
+            self.folder / "best.toml",
+            *sorted((self.folder / "model").rglob("*")),
+            *sorted((self.folder / "front").glob("*")),
+        ]
         seals = {
             file.relative_to(self.folder).as_posix(): files.seal(file)
             for file in written

@@ -43,7 +43,10 @@ class Settings:
     )
     survivors: int = _setting(6, "Candidates that live on to the next round (top-k).", 1)
     finalists: int = _setting(
-        4, "Best candidates that are pruned exactly before one is crowned.", 1
+        4,
+        "Best candidates that are pruned exactly before one is crowned; 0 crowns the best as it "
+        "was stitched.",
+        0,
     )
     calibration: str = _setting(
         "auto",
@@ -114,7 +117,15 @@ class Settings:
         "surrogate", "How candidates are proposed (slimsearch list strategies)."
     )
     executor: str = _setting("local", "Where candidates are scored (slimsearch list executors).")
-    neighbours: int = _setting(5, "Nearest neighbours behind a candidate's density weight.", 1)
+    pick: str = _setting(
+        "auto",
+        "Which candidate is crowned: total, the least weighted sum; knee, where the front bends; "
+        "or a bound such as 'bytes<=3e7' and the best of what meets it. auto: knee with --strategy "
+        "pareto, else total.",
+    )
+    neighbours: int = _setting(
+        5, "Nearest neighbours behind a candidate's density weight; 0 weighs all alike.", 0
+    )
     projector_steps: int = _setting(
         8, "Gradient steps on the projector each round; 0 leaves it alone.", 0
     )
@@ -138,6 +149,9 @@ class Settings:
     )
     batch_tokens: int = _setting(4096, "Tokens that a forward pass carries at most.", 1)
     out: str = _setting("", "Run folder; default runs/MODEL-RATIO-SEED, numbered on when taken.")
+    skip_baselines: bool = _setting(
+        False, "Leave the rows that a champion is held against out of the final table."
+    )
     json: bool = _setting(False, "Print the result as JSON.")
     dry_run: bool = _setting(False, "Plan and measure a probe candidate, then stop.")
 

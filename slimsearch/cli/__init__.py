@@ -10,6 +10,7 @@ import traceback
 import typer
 
 from slimsearch.cli import (
+    compare,
     doctor,
     export,
     generate,
@@ -20,6 +21,7 @@ from slimsearch.cli import (
     run,
     show,
     status,
+    sweep,
     tune,
 )
 from slimsearch.cli.stopping import stoppable
@@ -41,6 +43,8 @@ app.command("status")(status.command)
 app.command("show")(show.command)
 app.command("prune")(prune.command)
 app.command("tune")(tune.command)
+app.command("compare")(compare.command)
+app.command("sweep")(sweep.command)
 app.command("export")(export.command)
 app.command("generate")(generate.command)
 app.command("list")(list_.command)

@@ -29,15 +29,24 @@ class BlockCrossover(Crossover):
 
 
 class LevelSwitch(Mutation):
-    """One to three times: one gene goes a level up, another a level down."""
+    """One to three times: one gene goes a level up, another a level down.
+
+    Where no budget is held, every other time some genes all go the same way instead.
+    """
 
     def __init__(self, budget: Budget):
         super().__init__(prob=0.9)
+        self._held = budget.held
         self._tops = np.array([len(gene.choices) - 1 for gene in budget.genes])
 
     def _do(self, problem: Any, X: np.ndarray, *_: Any, random_state: Any, **__: Any) -> np.ndarray:
         moved = X.copy()
         for row in moved:
+            if not self._held and random_state.random() < 0.5:
+                some = random_state.random(len(row)) < random_state.random()
+                row[some] += random_state.choice([-1, 1])
+                np.clip(row, 0, self._tops, out=row)
+                continue
             for _switch in range(random_state.integers(1, 4)):
                 for step in (1, -1):
                     where = random_state.integers(len(row))

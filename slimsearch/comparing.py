@@ -1,0 +1,84 @@
+"""Our search beside the baselines, and with one part of it left out at a time.
+
+Every row is a run with the same model, calibration and evaluation; what differs is one setting or
+two. Rows that only exist where a plug-in is on the shelf are made from the shelf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from slimsearch import files, plugins, studying
+from slimsearch.settings import Settings
+from slimsearch.studying import Outcome, Trial
+from slimsearch.watch import Watch
+
+COLUMNS = ("row", "sparsity", "perplexity", "VQA accuracy", "seconds", "peak memory", "what it is")
+
+
+def trials(chosen: Settings) -> list[Trial]:
+    """Every row: baselines without a search, other searches, ours, and ours with parts left out."""
+    own = replace(chosen, skip_baselines=True)
+    found = [
+        Trial(
+            f"uniform-{solver}",
+            f"every matrix at the ratio, by {solver}",
+            replace(own, policy="uniform", solver=solver, projector_steps=0),
+        )
+        for solver in plugins.names("solvers")
+    ]
+    found += [
+        Trial(
+            f"uniform-{chosen.solver}-text",
+            "the same, calibrated on text alone, as published",
+            replace(own, policy="uniform", objective="paper"),
+        )
+    ]
+    found += [
+        Trial(name, plugins.about("strategies", name).rstrip("."), replace(own, strategy=name))
+        for name in plugins.names("strategies")
+        if name != chosen.strategy and not plugins.find("strategies", name).weighs_terms
+    ]
+    return [
+        *found,
+        Trial("searched", f"ours, by {chosen.strategy}", own),
+        Trial("no-norm-term", "ours with eta = 0", replace(own, eta=0.0)),
+        Trial("no-projector", "ours, the projector left alone", replace(own, projector_steps=0)),
+        Trial("even-weights", "ours with every c_m alike", replace(own, neighbours=0)),
+        Trial("text-only", "ours on text alone", replace(own, objective="paper")),
+        Trial("stitched", "ours without exact finish", replace(own, finalists=0)),
+    ]
+
+
+def compare(chosen: Settings, only: str, folder: Path, watch: Watch) -> list[Outcome]:
+    """Runs the rows, and leaves compare.json and compare.md in the folder."""
+    rows = studying.chosen(trials(chosen), only)
+    found = studying.carry_out(rows, folder, watch)
+    done = next(row for row in rows if row.name == found[0].name)
+    found = [studying.dense(done, folder), *found]
+    facts = {"model": chosen.model, "ratio": chosen.ratio, "rows": studying.as_dicts(found)}
+    files.write(folder / "compare.json", files.to_json(facts, indent=2).encode())
+    text = f"# {chosen.model} at {chosen.ratio:g}\n\n" + studying.markdown(COLUMNS, cells(found))
+    files.write(folder / "compare.md", text.encode())
+    return found
+
+
+def cells(outcomes: list[Outcome]) -> list[list[str]]:
+    """The table as text, a row for each outcome."""
+    return [
+        [
+            outcome.name,
+            f"{outcome.sparsity:.3f}",
+            _shown(outcome.figures.get("perplexity"), "{:.2f}"),
+            _shown(outcome.figures.get("accuracy"), "{:.1%}"),
+            f"{outcome.seconds:.0f}" if outcome.seconds else "-",
+            f"{outcome.peak_bytes / 2**30:.2f} GiB" if outcome.peak_bytes else "-",
+            outcome.about,
+        ]
+        for outcome in outcomes
+    ]
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
