@@ -137,7 +137,7 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
         strategy=strategy(found.budget, settings.candidates, settings.survivors, settings.seed),
         executor=executor,
         trainer=trainer if trainer is not None and trainer.possible else None,
-        shares=(1.0,) if settings.exact else race.rungs(settings.racing),
+        shares=(1.0,) if settings.exact or strategy.weighs_terms else race.rungs(settings.racing),
     )
 
 

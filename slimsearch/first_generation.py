@@ -1,7 +1,6 @@
 """Where every search starts: allocations known by rule, or the uniform genes, then random ones."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -33,7 +32,7 @@ def uniform_genes(budget: Budget, random: np.random.Generator) -> Genes:
 
 
 def random_genes(budget: Budget, random: np.random.Generator) -> Genes:
-    if not budget.held:  # every share is as likely as any other
-        target = float(random.uniform(*budget.reach()))
-        budget = replace(budget, target=target, held=True)
+    if not budget.held:  # light pruning is as likely as heavy
+        share = random.random()
+        return tuple(int(random.binomial(len(gene.choices) - 1, share)) for gene in budget.genes)
     return budget.repair([int(random.integers(len(gene.choices))) for gene in budget.genes], random)

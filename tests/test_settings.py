@@ -88,8 +88,8 @@ def test_files_that_cannot_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [("ratio", 0.0), ("ratio", 1.0), ("ratio", -0.1), ("ratio", float("nan")), ("rounds", 0),
-     ("candidates", 0), ("survivors", 0), ("finalists", 0), ("segments", -1), ("eta", -0.1),
-     ("eta", float("nan")), ("eta", float("inf")), ("damping", -1.0), ("neighbours", 0),
+     ("candidates", 0), ("survivors", 0), ("finalists", -1), ("segments", -1), ("eta", -0.1),
+     ("eta", float("nan")), ("eta", float("inf")), ("damping", -1.0), ("neighbours", -1),
      ("projector_steps", -1), ("projector_rate", 2.0), ("projector_rate", float("nan")),
      ("batch_tokens", 0), ("seed", -1), ("tokens", "all"), ("projector_lessons", "none"),
      ("dtype", "float64")],

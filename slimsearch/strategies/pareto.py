@@ -18,7 +18,7 @@ from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
 from slimsearch.budget import Budget
-from slimsearch.candidate import Genes, Score
+from slimsearch.candidate import Genes, Hints, Score
 from slimsearch.contracts import Strategy
 from slimsearch.first_generation import first_generation
 from slimsearch.strategies._pymoo import (
@@ -35,32 +35,38 @@ from slimsearch.strategies._pymoo import (
 class Pareto(Strategy):
     weighs_terms = True
 
+    allocations = ("uniform", "owl", "optimal")
+
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int):
-        self._genes, self._keep, self._asked = len(budget.genes), survivors, None
-        first = first_generation(budget, candidates, np.random.default_rng(seed))
+        self._budget, self._count, self._keep, self._seed = budget, candidates, survivors, seed
+        self._asked: Any = None
+        self.start(Hints())
+
+    def start(self, hints: Hints) -> None:
+        random, known = np.random.default_rng(self._seed), list(hints.allocations.values())
         self._algorithm: Any = NSGA2(
-            pop_size=survivors,
-            n_offsprings=candidates,
-            sampling=np.array(first),
+            pop_size=self._keep,
+            n_offsprings=self._count,
+            sampling=np.array(first_generation(self._budget, self._count, random, known)),
             crossover=BlockCrossover(),
-            mutation=LevelSwitch(budget),
-            repair=OnBudget(budget),
+            mutation=LevelSwitch(self._budget),
+            repair=OnBudget(self._budget),
             eliminate_duplicates=SameGenes(),
         )
-        self._algorithm.setup(self._problem(2), seed=seed, termination=NoTermination())
+        self._algorithm.setup(self._problem(2), seed=self._seed, termination=NoTermination())
 
     def ask(self) -> list[Genes]:
-        self._asked: Any = self._algorithm.ask()  # None where crossover finds nothing new
+        self._asked = self._algorithm.ask()  # None where crossover finds nothing new
         return [] if self._asked is None else genes_of_all(self._asked)
 
     def tell(self, scores: Sequence[Score]) -> None:
         found = {score.genes: _values(score) for score in scores}
-        count = max(map(len, found.values()))
+        count = max(map(len, found.values())) or 1
         for population in (self._algorithm.pop, self._asked):
             for individual in population if population is not None else ():
-                values = found.get(genes_of(individual.X))
-                if values is not None:
-                    individual.set("F", np.array(values or [WORST] * count))
+                values = found.get(genes_of(individual.X), individual.F)
+                failed = len(values) != count  # now, or in a round where all did
+                individual.set("F", np.array([WORST] * count if failed else values))
         problem = StaticProblem(
             self._problem(count), F=np.array([individual.F for individual in self._asked])
         )
@@ -80,7 +86,7 @@ class Pareto(Strategy):
         return [] if pop is None else genes_of_all(pop)
 
     def _problem(self, terms: int) -> Problem:
-        return Problem(n_var=self._genes, n_obj=terms, xl=0, xu=1, vtype=int)
+        return Problem(n_var=len(self._budget.genes), n_obj=terms, xl=0, xu=1, vtype=int)
 
 
 def _values(score: Score) -> list[float]:
