@@ -11,6 +11,8 @@ from slimsearch.vlm import VLM, Calibrated
 
 
 class Bytes(Term):
+    is_cost = True
+
     def measure(self, vlm: VLM, calibrated: Calibrated) -> float:
         width = vlm.disk_dtype.itemsize
         total = width * sum(parameter.numel() for parameter in vlm.model.parameters())
