@@ -17,6 +17,8 @@ from slimsearch.vlm import VLM, Calibrated
 
 @dataclass
 class Latency(Term):
+    is_cost = True
+
     latency_engine: str = "deepsparse"
     latency_phase: str = "prefill"
     latency_tokens: int = 256

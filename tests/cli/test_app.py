@@ -14,7 +14,7 @@ from slimsearch.cli import app
 from slimsearch.settings import Settings
 
 COMMANDS = ("run", "resume", "plan", "status", "show", "prune", "export", "generate", "list",
-            "doctor", "tune")  # fmt: skip
+            "compare", "doctor", "sweep", "tune")  # fmt: skip
 
 
 def plain(text: str) -> str:
