@@ -5,6 +5,8 @@ Whoever has set one of these already keeps their own choice.
 """
 
 import os
+import sys
+from typing import Any
 
 SWITCHES = {
     "DO_NOT_TRACK": "1",  # whoever honours donottrack.sh, Hugging Face among them
@@ -19,3 +21,16 @@ SWITCHES = {
 def silence() -> None:
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
+
+
+def import_openvino() -> Any:
+    """openvino without its telemetry package, which reports every import and has no switch."""
+    had = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType]  refuses it
+    try:
+        import openvino
+    finally:
+        del sys.modules["openvino_telemetry"]
+        if had is not None:
+            sys.modules["openvino_telemetry"] = had
+    return openvino

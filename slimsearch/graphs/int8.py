@@ -49,6 +49,22 @@ class Int8:
         return biased(sheet, made, matrix)
 
 
+def stored(sheet: Sheet, given: str, matrix: Matrix) -> str:
+    """A Linear whose weights are kept as int8 and widened to fp32 where they are multiplied."""
+    rows, columns = matrix.weight.shape
+    steps = sheet.weight(
+        f"{matrix.name}.weight_int8",
+        np.int8,
+        (columns, rows),
+        lambda: to_steps(matrix.weight).t().contiguous().numpy(),
+    )
+    scale = sheet.weight(
+        f"{matrix.name}.scale", np.float32, (rows,), lambda: to_numpy(row_scale(matrix.weight))
+    )
+    weight = sheet.op("DequantizeLinear", steps, scale, axis=1)
+    return biased(sheet, sheet.op("MatMul", given, weight, name=matrix.name), matrix)
+
+
 def row_scale(weight: torch.Tensor) -> torch.Tensor:
     """What one step is worth in each row, [rows], fp32."""
     largest = weight.detach().to("cpu", torch.float32).abs().amax(dim=1)

@@ -23,12 +23,14 @@ from slimsearch.graphs.sheet import OPSET, Promise, Sheet
 from slimsearch.vlm import VLM
 
 
-def build(vlm: VLM, shape: tuple[int, int, int]) -> Sheet:
-    """pixel_values [pictures, *shape] -> image_features [pictures, tokens, decoder width]."""
+def build(vlm: VLM) -> Sheet:
+    """pixel_values [pictures, 3, height, width] -> image_features [pictures, tokens, width]."""
     sheet = Sheet("vision_encoder")
+    config = vlm.model.config.vision_config
+    pixels = torch.zeros(2, config.num_channels, config.image_size, config.image_size)
     seer = _Seer(vlm)
     with _widened(vlm, seer), _quiet(), TemporaryDirectory() as place:
-        graph = _traced(sheet.onnx, seer, torch.zeros(2, *shape), Path(place, "traced.onnx"))
+        graph = _traced(sheet.onnx, seer, pixels, Path(place, "traced.onnx"))
         weights: dict[str, Tensor] = dict(seer.state_dict(keep_vars=True))
         kept = [value for value in graph.input if value.name not in weights]
         used = [value.name for value in graph.input if value.name in weights]

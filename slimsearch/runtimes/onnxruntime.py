@@ -12,7 +12,7 @@ from numpy import ndarray
 from slimsearch import artefact
 from slimsearch.contracts import Runtime, Session
 from slimsearch.errors import InputError, ModelError, ResourceError
-from slimsearch.graphs import outside
+from slimsearch.graphs import forms, outside
 
 
 class OnnxRuntime(Runtime):
@@ -30,10 +30,9 @@ class OnnxRuntime(Runtime):
                 f"{folder} holds no graphs for ONNX Runtime. Write it with --to onnx too, or "
                 f"choose another --runtime."
             )
-        names = ["embed_tokens", "decoder_model_merged"]
-        if found.sees:
-            names.append("vision_encoder")
-        files = {name: artefact.part(folder, "onnx", f"{name}.onnx") for name in names}
+        files = {
+            name: artefact.part(folder, "onnx", f"{name}.onnx") for name in forms.names(found.sees)
+        }
         return _OnnxSession(
             {name: _engine(file, threads) for name, file in files.items()}, found.room
         )
@@ -41,8 +40,8 @@ class OnnxRuntime(Runtime):
 
 class _OnnxSession(Session):
     def __init__(self, engines: dict[str, Any], room: int):
-        self._embed, self._decoder = engines["embed_tokens"], engines["decoder_model_merged"]
-        self._vision = engines.get("vision_encoder")
+        self._embed, self._decoder = engines[forms.EMBEDDING], engines[forms.DECODER]
+        self._vision = engines.get(forms.VISION)
         self.room = room
         self._made = [one.name for one in self._decoder.get_outputs()]
         self._pasts = {
