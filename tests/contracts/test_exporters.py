@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import onnx
 import pytest
 import tiny
 import torch
@@ -11,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from slimsearch import artefact
 from slimsearch.contracts import Exporter
 from slimsearch.errors import RunError
-from slimsearch.plugins import about, find, names
+from slimsearch.plugins import about, find, make, names
+from slimsearch.privacy import import_openvino
 
 EXPORTERS = names("exporters")
 FACTS = {"base": "x/y", "sparsity": 0.25}  # the least that a folder says of itself
@@ -139,3 +142,66 @@ def test_a_text_only_model_too(load, llama, tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert all(torch.equal(weight, again.state_dict()[key])
                for key, weight in model.model.state_dict().items())  # fmt: skip
+
+
+def test_onnx_is_laid_out_as_its_users_expect(load, llava, tmp_path):
+    record = written(load(llava), tmp_path / "out", "onnx")
+    assert sorted(file.name for file in (tmp_path / "out" / "onnx").iterdir()) == [
+        "decoder_model_merged.onnx", "embed_tokens.onnx", "vision_encoder.onnx"]  # fmt: skip
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja",
+                 "preprocessor_config.json", "processor_config.json"):  # fmt: skip
+        assert (tmp_path / "out" / name).read_bytes() == (llava / name).read_bytes()
+    assert not list((tmp_path / "out").glob("*.safetensors*"))
+    assert record["exports"]["onnx"]["int8"] is False
+    decoder = onnx.load(str(tmp_path / "out" / "onnx" / "decoder_model_merged.onnx"))
+    cache = [f"{n}.{kind}" for n in range(2) for kind in ("key", "value")]
+    assert [one.name for one in decoder.graph.input] == [
+        "inputs_embeds", "attention_mask", "position_ids",
+        *(f"past_key_values.{one}" for one in cache)]  # fmt: skip
+    assert [one.name for one in decoder.graph.output] == [
+        "logits", *(f"present.{one}" for one in cache)]  # fmt: skip
+
+
+def constants(folder, form: str) -> dict[str, np.ndarray]:
+    """The decoder's weights by name, as they stand in the export."""
+    if form == "openvino":
+        model = (
+            import_openvino().Core().read_model(folder / "openvino" / "decoder_model_merged.xml")
+        )
+        return {
+            one.get_friendly_name(): one.data
+            for one in model.get_ops()
+            if one.get_type_name() == "Constant"
+        }
+    held = onnx.load(str(folder / "onnx" / "decoder_model_merged.onnx")).graph.initializer
+    return {one.name: onnx.numpy_helper.to_array(one) for one in held}
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("int8", [False, True])
+def test_zeros_survive(load, tmp_path, form, int8):
+    """Of every matrix, in the weights as the engine gets them."""
+    folder = tiny.llama(tmp_path / "model")
+    model = load(folder)
+    for role in ("q", "k", "v"):
+        model.linear(f"blocks.0.{role}").weight.data[:, ::2] = 0
+    for role in ("gate", "up"):
+        model.linear(f"blocks.1.{role}").weight.data[:, 1::2] = 0
+    artefact.write(model, tmp_path / "out", FACTS, {form: make("exporters", form, {"int8": int8})})
+    found = constants(tmp_path / "out", form)
+    for matrix in model.matrices:
+        name = f"{matrix.name}.weight_int8" if int8 else f"{matrix.name}.weight"
+        zeros = (model.linear(matrix.name).weight == 0).numpy()
+        assert (found[name].T[zeros] == 0).all()
+        assert found[name].dtype == (np.int8 if int8 else np.float32)
+
+
+def test_several_forms_share_a_folder(load, llava, tmp_path):
+    forms = {name: find("exporters", name)() for name in ("hf", "onnx", "openvino")}
+    record = artefact.write(load(llava), tmp_path / "out", FACTS, forms)
+    assert set(record["exports"]) == {"hf", "onnx", "openvino"}
+    assert {entry.name for entry in (tmp_path / "out").iterdir() if entry.is_dir()} == {
+        "onnx", "openvino"}  # fmt: skip
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "**onnx**" in card

@@ -1,5 +1,8 @@
 """A decoder as a graph against the same decoder in torch, run by ONNX Runtime."""
 
+import json
+import shutil
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -171,3 +174,57 @@ def test_a_decoder_that_is_not_known_is_refused(load, llama, monkeypatch, key, v
     setattr(vlm.model.config, key, value)
     with pytest.raises(ModelError, match=said):
         anatomy.read(vlm)
+
+
+ROTARY = {
+    "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 32},
+    "linear": {"factor": 4.0},
+    "dynamic": {"factor": 2.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ROTARY)
+def test_rotary_variants(load, llama, tmp_path, kind):
+    folder = shutil.copytree(llama, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": kind, "rope_theta": 10000.0, **ROTARY[kind]}
+    config["hidden_act"] = "gelu"
+    (folder / "config.json").write_text(json.dumps(config))
+    vlm = load(folder)
+    parts = anatomy.read(vlm)
+    decoder.build(parts).write(tmp_path / "d.onnx")
+    ids = torch.randint(5, tiny.VOCABULARY, (1, 250))
+    embeds, wanted = reference(vlm, ids)
+    feeds = {
+        "inputs_embeds": embeds,
+        "attention_mask": np.ones((1, 250), np.int64),
+        "position_ids": np.arange(250)[None],
+    }
+    found = run(engine(tmp_path / "d.onnx"), feeds | empty(parts, 1))["logits"]
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_frequencies_that_follow_the_length_are_refused(load, llama):
+    vlm = load(llama)
+    vlm.decoder.rotary_emb.rope_type = "longrope"
+    with pytest.raises(ModelError, match="longrope"):
+        anatomy.read(vlm)
+
+
+@pytest.mark.parametrize("kind", ["gelu", "gelu_pytorch_tanh", "relu"])
+def test_activations(load, llama, tmp_path, kind):
+    folder = shutil.copytree(llama, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": kind}))
+    vlm = load(folder)
+    parts = anatomy.read(vlm)
+    decoder.build(parts).write(tmp_path / "d.onnx")
+    embeds, wanted = reference(vlm, torch.randint(5, tiny.VOCABULARY, (1, 7)))
+    feeds = {
+        "inputs_embeds": embeds,
+        "attention_mask": np.ones((1, 7), np.int64),
+        "position_ids": np.arange(7)[None],
+    }
+    assert close(run(engine(tmp_path / "d.onnx"), feeds | empty(parts, 1))["logits"], wanted)
