@@ -3,10 +3,9 @@
     python benchmarks/export_memory.py [GB on disk, default 1]
 
 Prints one line for a model in float32 and one in bfloat16. The peak is the largest resident set
-that the exporting process had, libraries included; below it, what those libraries take alone.
+that the exporting process had, libraries included; what those take alone stands above.
 """
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 WIDTH, INNER, VOCABULARY = 2048, 5632, 32000
 EXPORT = "import sys; from slimsearch.cli import main; sys.argv[0] = 'slimsearch'; main()"
@@ -30,6 +30,7 @@ def make(folder: Path, size: float, dtype: torch.dtype) -> int:
         num_attention_heads=16, num_key_value_heads=8, vocab_size=VOCABULARY, dtype=dtype,
     )  # fmt: skip
     torch.set_default_dtype(dtype)
+    disable_progress_bar()
     LlamaForCausalLM(config).save_pretrained(folder)
     torch.set_default_dtype(torch.float32)
     words = models.WordLevel({"<unk>": 0, "</s>": 2}, unk_token="<unk>")
@@ -39,18 +40,15 @@ def make(folder: Path, size: float, dtype: torch.dtype) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def peak(code: str, *words: object) -> float:
+def peak(code: str, *words: object) -> int:
     """The largest resident set of a process of its own, in bytes."""
-    measured = f"{code}\nimport resource, sys"
-    script = (
-        "import atexit, resource, sys\n"
-        "atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "
-        f"file=sys.stderr))\n{measured}"
-    )
+    told = "import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True
-    )
-    return int(done.stderr.splitlines()[-1]) * 1024
+        [sys.executable, "-c", f"import atexit\natexit.register(lambda: exec({told!r}))\n{code}",
+         *map(str, words)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return int(done.stdout.split()[-1]) * 1024
 
 
 def main() -> None:
@@ -70,5 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     main()

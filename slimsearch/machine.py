@@ -41,6 +41,9 @@ _PACKAGES = (
     ("transformers", "nothing runs without it: pip install 'transformers>=5'"),
     ("pymoo", "no genetic strategy: pip install pymoo"),
     ("datasets", "no ptb, wikitext2 or c4 from the hub; local files work: pip install datasets"),
+    ("onnx", "no export to ONNX, OpenVINO or DeepSparse: pip install 'slimsearch[onnx]'"),
+    ("onnxruntime", "no ONNX Runtime to generate with: pip install 'slimsearch[onnx]'"),
+    ("openvino", "no OpenVINO to generate with: pip install 'slimsearch[openvino]'"),
 )
 
 

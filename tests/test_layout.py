@@ -70,7 +70,14 @@ def test_what_is_promised_can_be_imported():
 
 @pytest.mark.parametrize(
     ("library", "places"),
-    [("pymoo", {"strategies"}), ("rich", {"display.py"}), ("typer", {"cli"})],
+    [
+        ("pymoo", {"strategies"}),
+        ("rich", {"display.py"}),
+        ("typer", {"cli"}),
+        ("onnx", {"graphs"}),
+        ("onnxruntime", {"runtimes"}),
+        ("openvino", {"privacy.py"}),
+    ],
 )
 def test_each_heavy_library_has_one_door(library, places):
     users = set()

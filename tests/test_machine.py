@@ -12,7 +12,8 @@ from slimsearch.guest import host
 def test_every_part_is_looked_at():
     found = {finding.part: finding for finding in machine.look()}
     assert {"Python", "torch", "transformers", "pymoo", "datasets", "processor", "memory", "GPU",
-            "solver kernel", "deepsparse", "C compiler"} <= set(found)  # fmt: skip
+            "solver kernel", "deepsparse", "C compiler",
+            "onnx", "onnxruntime", "openvino"} <= set(found)  # fmt: skip
     assert found["Python"].found == platform.python_version()
     assert found["torch"].found == torch.__version__
     assert found["GPU"].ok == torch.cuda.is_available()

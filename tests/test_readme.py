@@ -61,4 +61,5 @@ def test_every_block_runs(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "exported" / "model.safetensors").is_file()
+    assert (tmp_path / "exported-cpu" / "onnx" / "decoder_model_merged.onnx").is_file()
     assert (tmp_path / "pruned" / "slimsearch.json").is_file()

@@ -2,8 +2,9 @@
 
 To add one:
 1. Write slimsearch/exporters/<name>.py with one class derived from contracts.Exporter.
-2. Write into files.new_folder: the whole artefact appears at once, or nothing does.
-3. Keep zeros exact; take tensors one by one where the form allows it.
-4. Refuse what the form cannot hold, and say why.
+2. `fill` writes into <folder>/<name>/ of an export that is being made; artefact.py does the rest,
+   and what goes wrong on the way leaves nothing behind.
+3. Keep zeros exact; take tensors one by one where the form allows it. Graphs come from graphs/.
+4. Refuse what the form cannot hold, and say why; choices are fields, named as in exporting.Choices.
 5. `make test`: tests/contracts/ finds the file and tries it on tiny models.
 """
