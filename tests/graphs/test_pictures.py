@@ -15,10 +15,8 @@ SHAPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_number_of_pictures(load, tmp_path, shape):
-    folder = tiny.llava(tmp_path / "model", **SHAPES[shape])
-    pictures.build(
-        load(folder, shape.replace("fp32", "float32").replace("bf16", "bfloat16"))
-    ).write(tmp_path / "v.onnx")
+    folder = tiny.llava(tmp_path / "model", dtype=SHAPES[shape])
+    pictures.build(load(folder, shape)).write(tmp_path / "v.onnx")
     onnx.checker.check_model(str(tmp_path / "v.onnx"), full_check=True)
     session = onnxruntime.InferenceSession(str(tmp_path / "v.onnx"))
     reference = Resident(load(folder, "float32"))
