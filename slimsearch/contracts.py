@@ -204,6 +204,7 @@ class Session(ABC):
     """
 
     room: int  # tokens, read and said, that a row can hold
+    process: int | None = None  # the engine's own, where it has one
 
     @abstractmethod
     def see(self, pixels: ndarray) -> ndarray:

@@ -145,6 +145,30 @@ def bars(title: str, values: Mapping[str, float]) -> None:
         console.print(f"{name:<{wide}}  {value:.3f}  {'█' * full}{'·' * (50 - full)}", markup=False)
 
 
+def speeds(rows: Sequence[Any]) -> None:
+    """The table of slimsearch bench: medians, their spread, ratios against dense."""
+    columns = (
+        "model", "engine", "prompt", "prefill ms", "first token ms", "decode tok/s",
+        "x own dense", "x best dense", "ready s", "file MiB", "memory MiB",
+    )  # fmt: skip
+
+    def times(prefill: float | None, decode: float | None) -> str:
+        return "-" if prefill is None or decode is None else f"{prefill:.2f} / {decode:.2f}"
+
+    cells = [
+        [
+            row.model, row.engine, str(row.prompt),
+            f"{row.prefill_ms:.2f} ±{row.prefill_spread / 2:.0%}", f"{row.first_token_ms:.2f}",
+            f"{row.decode_per_s:.1f} ±{row.decode_spread / 2:.0%}",
+            times(row.prefill_of_own_dense, row.decode_of_own_dense),
+            times(row.prefill_of_best_dense, row.decode_of_best_dense),
+            f"{row.ready_s:.1f}", f"{row.file_mib:.1f}", f"{row.memory_mib:.0f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    grid("Medians; ratios are prefill / decode speed against dense", columns, cells)
+
+
 def say(text: str) -> None:
     """A line of results on stdout, as it is."""
     print(text)

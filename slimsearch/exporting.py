@@ -23,6 +23,7 @@ from slimsearch.watch import Watch
 class Choices:
     """What exporters can be told; each takes the fields that it has."""
 
+    room: int = 0  # tokens that a fixed cache holds; 0: what the model reads, 2048 at most
     int8: bool = False  # matrices of the decoder in int8, where the form has them
     dtype: str = "float32"  # what an engine calculates in, where that is ours to say
 

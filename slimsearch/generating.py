@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,11 +102,13 @@ class Speaker:
         return Prompt(ids, talk.features, self._picture_token)
 
 
-def open(folder: Path, runtime: str = AUTO, threads: int = 0) -> tuple[str, Speaker]:
+def open(
+    folder: Path, runtime: str = AUTO, threads: int = 0, deepsparse_python: str = ""
+) -> tuple[str, Speaker]:
     """Brings an export into an engine; the engine's name and what answers from it."""
     found = artefact.find(folder)
     speech = conversation.load(found.checkpoint, found.sees)
-    name, engine = _engine(found, runtime)
+    name, engine = _engine(found, runtime, {"deepsparse_python": deepsparse_python})
     return name, Speaker(engine.open(folder, threads), speech, found.picture_token)
 
 
@@ -152,17 +154,17 @@ def _lines(file: Path) -> list[tuple[Talk, list[str]]]:
     return found
 
 
-def _engine(found: Artefact, name: str) -> tuple[str, Runtime]:
+def _engine(found: Artefact, name: str, choices: Mapping[str, str]) -> tuple[str, Runtime]:
     """The runtime asked for, or the first that is here and reads what the folder holds."""
     known = plugins.names("runtimes")
     if name != AUTO:
-        engine: Runtime = plugins.find("runtimes", name)()
+        engine: Runtime = plugins.make("runtimes", name, choices)
         if reason := engine.absent():
             raise SettingsError(reason)
         return name, engine
     reasons = []
     for name in sorted(known, key=lambda n: (*PREFERRED, n).index(n)):
-        engine = plugins.find("runtimes", name)()
+        engine = plugins.make("runtimes", name, choices)
         if any(found.holds(form) for form in engine.forms):
             if (reason := engine.absent()) is None:
                 return name, engine

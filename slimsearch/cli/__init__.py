@@ -10,6 +10,7 @@ import traceback
 import typer
 
 from slimsearch.cli import (
+    bench,
     compare,
     doctor,
     export,
@@ -47,6 +48,7 @@ app.command("compare")(compare.command)
 app.command("sweep")(sweep.command)
 app.command("export")(export.command)
 app.command("generate")(generate.command)
+app.command("bench")(bench.command)
 app.command("list")(list_.command)
 app.command("doctor")(doctor.command)
 

@@ -28,6 +28,12 @@ def command(
     dtype: Annotated[
         str, typer.Option(help="openvino calculates in this: float32 or bfloat16.")
     ] = "float32",
+    room: Annotated[
+        int,
+        typer.Option(
+            min=0, help="deepsparse: tokens its cache holds; 0: the model's, 2048 at most."
+        ),
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Write a pruned model in the forms that engines run, all in one folder."""
@@ -43,7 +49,9 @@ def command(
     chosen = settings.read(settings_file) if settings_file else settings.Settings()
     pruned_by = replace(chosen, policy=policy) if policy else None
     with Display() as watch:
-        record = export(source, to, out, Choices(int8=int8, dtype=dtype), pruned_by, watch)
+        record = export(
+            source, to, out, Choices(room=room, int8=int8, dtype=dtype), pruned_by, watch
+        )
     if json:
         display.as_json({"folder": str(out), **record})
         return

@@ -30,13 +30,16 @@ def command(
         str, typer.Option(help="slimsearch list runtimes; auto takes what the folder is made for.")
     ] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="0 leaves it to the engine.")] = 0,
+    deepsparse_python: Annotated[
+        str, typer.Option(help="A Python that has deepsparse 1.8.0, where this one has not.")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Ask an exported model about pictures: text as it is said."""
     from slimsearch import display, generating
 
     conversations = generating.asked(prompt or [], image or [], batch)
-    name, speaker = generating.open(export, runtime, threads)
+    name, speaker = generating.open(export, runtime, threads, deepsparse_python)
     talks = [talk for talk, _ in conversations]
     alone = len(talks) == 1 and not json
     answers: list[list[Answer]] = []

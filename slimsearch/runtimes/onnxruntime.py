@@ -34,8 +34,27 @@ class OnnxRuntime(Runtime):
             name: artefact.part(folder, "onnx", f"{name}.onnx") for name in forms.names(found.sees)
         }
         return _OnnxSession(
-            {name: _engine(file, threads) for name, file in files.items()}, found.room
+            {name: graph_in_engine(file, threads) for name, file in files.items()}, found.room
         )
+
+
+def graph_in_engine(file: Path, threads: int) -> Any:
+    """A checked graph in ONNX Runtime; `threads` = 0 leaves their number to it."""
+    import onnxruntime
+
+    outside.check(file)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    onnxruntime.disable_telemetry_events()
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except MemoryError as error:
+        raise ResourceError(f"{file} does not fit into memory ({error}).") from error
+    except Exception as error:  # its kinds live in a C extension
+        raise ModelError(
+            f"ONNX Runtime refuses {file} ({str(error).strip().splitlines()[0]}). Export it again."
+        ) from error
 
 
 class _OnnxSession(Session):
@@ -78,21 +97,3 @@ class _OnnxSession(Session):
     def close(self) -> None:
         self._cache = {}
         del self._embed, self._decoder, self._vision
-
-
-def _engine(file: Path, threads: int) -> Any:
-    import onnxruntime
-
-    outside.check(file)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    onnxruntime.disable_telemetry_events()
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except MemoryError as error:
-        raise ResourceError(f"{file} does not fit into memory ({error}).") from error
-    except Exception as error:  # its kinds live in a C extension
-        raise ModelError(
-            f"ONNX Runtime refuses {file} ({str(error).strip().splitlines()[0]}). Export it again."
-        ) from error

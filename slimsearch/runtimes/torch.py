@@ -1,5 +1,6 @@
 """torch: the model as transformers runs it, in fp32 on a CPU."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,8 +12,10 @@ from slimsearch.errors import ModelError
 from slimsearch.resident import Resident
 
 
+@dataclass(frozen=True)
 class Torch(Runtime):
     forms: ClassVar = ("hf",)
+    dtype: str = "auto"
 
     def absent(self) -> str | None:
         return None
@@ -26,4 +29,4 @@ class Torch(Runtime):
             )
         if threads:
             torch.set_num_threads(threads)
-        return Resident(loading.load(found.checkpoint, "auto", "auto"))
+        return Resident(loading.load(found.checkpoint, "auto", self.dtype))
