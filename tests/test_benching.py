@@ -1,0 +1,101 @@
+"""slimsearch bench: every engine takes turns, ratios are of medians, a slower export is told so."""
+
+import numpy as np
+import pytest
+
+from slimsearch import benching, exporting
+from slimsearch.benching import DENSE, SPARSE, Contestant
+from slimsearch.contracts import Session
+from slimsearch.errors import InputError
+
+
+class Still(Session):
+    """Says nothing and takes no time."""
+
+    room = 64
+
+    def see(self, pixels):
+        raise AssertionError("no picture is benched")
+
+    def embed(self, ids):
+        return np.zeros((*ids.shape, 4), np.float32)
+
+    def step(self, embeds, mask, positions):
+        assert mask.shape[1] == positions[0, -1] + 1
+        return np.eye(8, dtype=np.float32)[:1]
+
+    def forget(self):
+        return None
+
+
+def rows(engines: dict, length: int = 16) -> tuple[benching.Row, ...]:
+    """Of contestants that took these seconds for a prompt and for a token, within a fifth."""
+    contestants = [
+        Contestant(
+            model, engine, Still(), 8, 2**20,
+            prefill={length: [prompt * 0.9, prompt, prompt * 1.1]},
+            first={length: [prompt * 1.2] * 3},
+            decode={length: [token * 1.1, token, token * 0.9]},
+        )
+        for (model, engine), (prompt, token) in engines.items()
+    ]  # fmt: skip
+    return tuple(benching._rows(contestants))
+
+
+def test_ratios_are_against_the_same_engine_and_the_best():
+    found = rows({
+        (SPARSE, "a"): (0.02, 0.02), (DENSE, "a"): (0.04, 0.02), (DENSE, "b"): (0.02, 0.01),
+    })  # fmt: skip
+    sparse = next(row for row in found if row.model == SPARSE)
+    assert sparse.prefill_ms == pytest.approx(20)
+    assert sparse.prefill_spread == pytest.approx(0.2)
+    assert sparse.first_token_ms == pytest.approx(24)
+    assert sparse.decode_per_s == pytest.approx(50)
+    assert sparse.prefill_of_own_dense == pytest.approx(2)
+    assert sparse.decode_of_own_dense == pytest.approx(1)
+    assert sparse.prefill_of_best_dense == pytest.approx(1)
+    assert sparse.decode_of_best_dense == pytest.approx(0.5)
+    assert sparse.file_mib == 1
+
+
+def test_a_slower_export_is_told_so_and_the_faster_engine_named():
+    found = rows({(SPARSE, "zeros"): (0.06, 0.001), (DENSE, "plain"): (0.01, 0.02)})
+    prefill, decode = benching._verdict(found)
+    assert prefill.startswith("prefill, 16 tokens: use plain on against;")
+    assert prefill.endswith("so slower.")
+    assert decode.startswith("decode, 16 tokens: use zeros on export;")
+    assert decode.endswith("so faster.")
+
+
+def test_a_length_beyond_the_room_is_left_out_and_said():
+    notes: list[str] = []
+    one = Contestant(SPARSE, "a", Still(), 8, 1)
+    benching._time_length([one], 63, 2, 1, notes, lambda: None)
+    assert not one.prefill
+    assert "63 + 2 tokens are more than its 64" in notes[0]
+
+
+def test_a_real_export_in_torch(llama, tmp_path):
+    exporting.export(str(llama), ["hf"], tmp_path / "dense")
+    found = benching.bench(tmp_path / "dense", tmp_path / "dense", [8, 12], 2, 1, 2)
+    engines = {(row.model, row.engine, row.prompt) for row in found.rows}
+    for dtype in benching.TORCH_DTYPES:
+        for length in (8, 12):
+            assert {
+                (SPARSE, f"torch {dtype}", length),
+                (DENSE, f"torch {dtype}", length),
+            } <= engines
+    for row in found.rows:
+        assert row.prefill_ms > 0
+        assert row.file_mib > 0
+        assert row.first_token_ms >= row.prefill_ms
+    assert len(found.verdict) == 4
+    assert "<svg" in benching.draw(found)
+
+
+def test_a_folder_that_nothing_runs_is_refused(llama, tmp_path):
+    exporting.export(str(llama), ["hf"], tmp_path / "out")
+    for file in (tmp_path / "out").glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(InputError, match="No engine here runs"):
+        benching.bench(tmp_path / "out", None, [8], 2)
