@@ -1,8 +1,8 @@
 """deepsparse: kernels that skip zeros, in a guest process; pictures and embeddings by ONNX Runtime.
 
-A prompt is read by the shortest prefill graph that holds it, compiled when one first needs it;
-every later token by the decode graph, which a session compiles when the first one comes. Keys and
-values stay in the guest.
+A prompt is read by the shortest graph that holds it, compiled when one first needs it, or a longer
+one that is compiled already; every later token by the decode graph, compiled when the first one
+comes. Keys and values stay in the guest.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class DeepSparseSession(Session):
         self._blocks: int = record["blocks"]
         self._cache: list[int] = record["cache"]
         self.room: int = record["room"]
-        self._prefill = ""  # the one prefill graph that is in memory
+        self._prefill = 0  # the length of the one prompt graph that is in memory
         self._filled: list[int] = []  # places taken in the cache of each row
         self._beside: dict[str, Any] = {}  # what ONNX Runtime runs
 
@@ -110,14 +110,8 @@ class DeepSparseSession(Session):
 
     def _read_prompt(self, row: int, embeds: ndarray, places: ndarray) -> ndarray:
         count = len(embeds)
-        length = next(length for length in self._prompts if length >= count)
+        length = self._ready_for(count)
         name = f"prefill_{length}"
-        if self._prefill != name:
-            if self._prefill:
-                self.guest.drop(self._prefill)
-            self._prefill = ""
-            self._compile(name)
-            self._prefill = name
         blank = length - count
         hidden = np.triu(np.full((length, length), HIDDEN, np.float32), 1)
         hidden[:, :blank] = HIDDEN
@@ -127,6 +121,18 @@ class DeepSparseSession(Session):
             "mask": hidden[None, None],
         }
         return self._run(name, row, inputs, count)
+
+    def _ready_for(self, count: int) -> int:
+        """The length of a compiled prompt graph that holds so many tokens: the one at hand, for
+        compiling takes longer than reading some padding, or else the shortest."""
+        if self._prefill < count:
+            if self._prefill:
+                self.guest.drop(f"prefill_{self._prefill}")
+            self._prefill = 0
+            length = next(length for length in self._prompts if length >= count)
+            self._compile(f"prefill_{length}")
+            self._prefill = length
+        return self._prefill
 
     def _read_token(self, row: int, embed: ndarray, place: int) -> ndarray:
         if DECODE not in self.compiled:
