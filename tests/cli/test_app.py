@@ -13,8 +13,8 @@ import typer.testing
 from slimsearch.cli import app
 from slimsearch.settings import Settings
 
-COMMANDS = ("run", "resume", "plan", "status", "show", "prune", "export", "generate", "list",
-            "compare", "doctor", "sweep", "tune")  # fmt: skip
+COMMANDS = ("bench", "run", "resume", "plan", "status", "show", "prune", "export", "generate",
+            "list", "compare", "doctor", "sweep", "tune")  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -99,6 +99,8 @@ def test_light_commands_import_nothing_heavy(words):
         (["export", "nowhere", "--out", "x"], 3, ["no model folder nowhere"]),
         (["export", "demo", "--out", "x", "--to", "onx"], 2, ["no 'onx' in exporters"]),
         (["generate", "nowhere", "--prompt", "x"], 3, ["no model folder nowhere"]),
+        (["bench", "nowhere"], 3, ["no model folder nowhere"]),
+        (["bench", "demo", "--prompt-tokens", "x"], 2, ["--prompt-tokens x cannot be"]),
     ],
 )  # fmt: skip
 def test_a_refusal_is_one_line_and_an_exit_code(
