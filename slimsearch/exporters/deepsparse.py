@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.contracts import Exporter
-from slimsearch.exporters.onnx import write_senses
-from slimsearch.graphs import anatomy, decoder
+from slimsearch.graphs import anatomy, decoder, forms
 from slimsearch.graphs.int8 import Int8
 from slimsearch.graphs.linear import dense
 from slimsearch.graphs.sheet import write_together
@@ -42,7 +41,7 @@ class DeepSparse(Exporter):
             },
             own / "weights.bin",
         )
-        write_senses(vlm, parts, own)
+        forms.write_senses(vlm, parts, own)
         return {
             "about": f"DeepSparse runs deepsparse/, in {'int8' if self.int8 else 'fp32'}, pictures "
             f"and embeddings ONNX Runtime. {LICENCE}",

@@ -15,8 +15,13 @@ def write(vlm: VLM, folder: Path, linear: Linear) -> None:
     """Writes a model's graphs into a new folder; a text-only model has no vision encoder."""
     parts = anatomy.read(vlm)
     folder.mkdir()
-    decoder.embedding(parts).write(folder / f"{EMBEDDING}.onnx")
+    write_senses(vlm, parts, folder)
     decoder.build(parts, linear=linear).write(folder / f"{DECODER}.onnx")
+
+
+def write_senses(vlm: VLM, parts: anatomy.Decoder, folder: Path) -> None:
+    """Writes what stands before a decoder: embeddings and, for a model that sees, its eyes."""
+    decoder.embedding(parts).write(folder / f"{EMBEDDING}.onnx")
     if vlm.projector is not None:
         pictures.build(vlm).write(folder / f"{VISION}.onnx")
 
