@@ -38,7 +38,7 @@ def receive(stream):
     arrays = []
     for kind, shape in header.pop("arrays"):
         array = numpy.empty(shape, kind)
-        _fill(stream, memoryview(array.reshape(-1)).cast("B"))
+        _fill(stream, array.reshape(-1).data.cast("B"))
         arrays.append(array)
     return header, arrays
 
@@ -143,7 +143,7 @@ def main():
 def _begin():
     """The engine without its telemetry, its benchmarks' torch, or any way to the network."""
     os.environ["NM_DISABLE_ANALYTICS"] = "1"
-    sys.modules["torch"] = None  # deepsparse takes torch along where it finds it; unused here
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]  deepsparse takes torch along where it finds it; unused here
     socket.socket.connect = socket.socket.connect_ex = _refuse
     socket.getaddrinfo = socket.create_connection = _refuse
     import deepsparse
@@ -151,14 +151,14 @@ def _begin():
 
     if deepsparse.__version__ != WANTED:
         raise ImportError(f"found deepsparse {deepsparse.__version__}, wanted {WANTED}")
-    architecture = deepsparse.cpu.cpu_architecture()
+    architecture = dict(deepsparse.cpu.cpu_architecture())
     return Room(deepsparse), {
         "deepsparse": deepsparse.__version__,
         "numpy": numpy.__version__,
         "python": sys.version.split()[0],
-        "isa": architecture.isa,
-        "vnni": architecture.vnni,
-        "cores": architecture.num_available_physical_cores,
+        "isa": architecture["isa"],
+        "vnni": architecture["vnni"],
+        "cores": architecture["available_num_cores"],
     }
 
 

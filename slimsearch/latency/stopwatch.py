@@ -78,6 +78,7 @@ def measure(parts: Decoder, work: Work, interpreter: str = "") -> tuple[Point, .
     """One point for each sparsity of GRID."""
     few = _few(parts)
     inputs = random_inputs(parts, work.fixed, len(few.blocks))
+    given: list[ndarray] = []  # the same for every sparsity
     shares: dict[float, dict[str, float]] = {}
     seconds: dict[float, list[float]] = {sparsity: [] for sparsity in GRID}
     with Guest(interpreter, work.cores) as guest, TemporaryDirectory() as place:
