@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--samples", type=int, default=20, help="how often to look")
-    parser.add_argument("--strategy", default=settings.Settings.strategy)
+    parser.add_argument("--strategy", default="random", help="one that proposes without end")
     given = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as place:
@@ -59,7 +59,9 @@ def main() -> None:
 
 def soak(place: Path, seconds: float, looks: int, strategy: str) -> list[Sample]:
     small = tiny.settings(
-        tiny.llava(place / "model"), tiny.pairs(place / "pairs"), tiny.text(place / "prose.txt")
+        tiny.llava(place / "model", blocks=4),
+        tiny.pairs(place / "pairs"),
+        tiny.text(place / "prose.txt"),
     )
     chosen = replace(
         small, policy="per_matrix", rounds=1_000_000, candidates=16, survivors=6, pair_count=6,
@@ -79,7 +81,8 @@ def soak(place: Path, seconds: float, looks: int, strategy: str) -> list[Sample]
             samples.append(sample(search.pid, place / "run", time.monotonic() - began))
             show(samples[-1])
         search.send_signal(signal.SIGTERM)
-        assert search.wait(timeout=300) == 143
+        code = search.wait(timeout=300)
+        assert code == 143, f"SIGTERM ended it with {code}"
     return samples
 
 
