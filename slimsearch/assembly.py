@@ -133,12 +133,28 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
         evaluator=evaluator,
         hessian_batches=calibrated.all,
         tokens=settings.tokens,
+        fingerprint=lambda: _store_fingerprint(given, model),
         solver=solver,
         strategy=strategy(found.budget, settings.candidates, settings.survivors, settings.seed),
         executor=executor,
         trainer=trainer if trainer is not None and trainer.possible else None,
         shares=(1.0,) if settings.exact or strategy.weighs_terms else race.rungs(settings.racing),
     )
+
+
+def _store_fingerprint(given: Given, model: VLM) -> dict[str, Any]:
+    """Everything that a level store follows from, apart from its levels."""
+    chosen = as_dict(given.settings)
+    keys = (
+        "segments", "segment_length", "seed", "objective", "tokens", "solver", "damping", "keep",
+        "batch_tokens",
+    )  # fmt: skip
+    whole = given.fingerprint
+    return {
+        **{key: whole[key] for key in ("model", "calibration", "versions", "device")},
+        "settings": {key: chosen[key] for key in keys},
+        "dtypes": [str(dtype) for dtype in model.dtypes],
+    }
 
 
 def _texts(given: Given, model: VLM, segments: Tensor, source: str = "text") -> tuple[Batch, ...]:

@@ -32,7 +32,7 @@ from slimsearch.settings import Settings, as_dict
 from slimsearch.version import __version__
 
 # Settings that change no result, or whose content is in the fingerprint by itself.
-ELSEWHERE = ("out", "json", "dry_run", "model", "policy", "calibration", "pairs")
+ELSEWHERE = ("out", "stores", "json", "dry_run", "model", "policy", "calibration", "pairs")
 
 
 @dataclass(frozen=True)

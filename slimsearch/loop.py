@@ -8,13 +8,15 @@ goes the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
-from slimsearch import allocation, level_store, race
+from slimsearch import allocation, level_store, race, stores
 from slimsearch.allocation import SPARSITY, Ground
 from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
 from slimsearch.contracts import Executor, Solver, Strategy
@@ -39,6 +41,7 @@ class Loop:
     evaluator: Evaluator
     hessian_batches: Sequence[Batch]
     tokens: str
+    fingerprint: Callable[[], Mapping[str, Any]]  # of its level store; hashes the model
     solver: Solver
     strategy: Strategy
     executor: Executor
@@ -96,18 +99,51 @@ def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
         if run.has_levels():
             evaluator.store.load(run.levels)
             return
-        level_store.fill(
-            evaluator.store,
-            vlm,
-            loop.hessian_batches,
-            loop.space.levels(family, vlm.matrices),
-            loop.solver,
-            loop.tokens,
-            advance,
-        )
-        evaluator.store.save(run.levels)
+        levels = loop.space.levels(family, vlm.matrices)
+        if not _take_shared(loop, run, watch, levels):
+            level_store.fill(
+                evaluator.store, vlm, loop.hessian_batches, levels, loop.solver, loop.tokens,
+                advance,
+            )  # fmt: skip
+            evaluator.store.save(run.levels)
+            _share(loop, run, watch, levels)
         note_raised(loop, run, watch, "level store")
         run.add_levels()
+
+
+def _shared(loop: Loop, run: Run) -> Path | None:
+    """Where level stores are shared, if they are."""
+    if loop.settings.stores == "none":
+        return None
+    beside = run.folder.absolute().parent / "level-stores"
+    return beside if loop.settings.stores == "auto" else Path(loop.settings.stores).expanduser()
+
+
+def _take_shared(loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]]) -> bool:
+    """Takes over what an earlier run solved, where there is such a store and it is sound."""
+    shared = _shared(loop, run)
+    if shared is None:
+        return False
+    found, trouble = stores.find(shared, loop.fingerprint(), levels)
+    if trouble:
+        watch.note(f"{trouble}. It is not used: the level store is solved anew.")
+    if found is None:
+        return False
+    stores.take(found, run.levels)
+    loop.evaluator.store.load(run.levels)
+    watch.note(f"The level store is that of an earlier run: {found}.")
+    return True
+
+
+def _share(loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]]) -> None:
+    """Keeps this run's store for others; that it cannot be is no reason to stop."""
+    shared = _shared(loop, run)
+    if shared is None or loop.evaluator.store.raised:  # a raised damping is told by whoever solves
+        return
+    try:
+        stores.keep(shared, loop.fingerprint(), levels, run.levels)
+    except ResourceError as error:
+        watch.note(f"The level store is not shared with other runs: {error}")
 
 
 def _begin(loop: Loop, run: Run, watch: Watch) -> None:
