@@ -94,9 +94,9 @@ class Settings:
         "", "Keep N of every M weights in a row, such as '2:4'; every level must be 1 - N/M."
     )
     stores: str = _setting(
-        "auto",
+        "none",
         "Folder where runs of the same model, calibration and solver share level stores. auto: "
-        "level-stores beside the run folder; 'none': nothing is shared.",
+        "level-stores beside the run folder; none: nothing is shared.",
     )
     exact: bool = _setting(
         False,

@@ -27,7 +27,12 @@ def searched(small, tmp_path, monkeypatch):
 
     def run(name, **changes):
         before, watch = len(fills), Notes()
-        chosen = {"rounds": 1, "finalists": 1, "out": str(tmp_path / name)} | changes
+        chosen = {
+            "stores": "auto",
+            "rounds": 1,
+            "finalists": 1,
+            "out": str(tmp_path / name),
+        } | changes
         found = api.search(replace(small, **chosen), watch)
         return found, len(fills) > before, watch.notes
 
