@@ -51,7 +51,7 @@ class Given:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must find unchanged. Hashes every shard, so only once."""
-        chosen = as_dict(self.settings)
+        chosen, device = as_dict(self.settings), loading.pick_device(self.settings.device)
         return {
             "model": self.checkpoint.fingerprint(),
             "calibration": self.material.fingerprint(),
@@ -63,7 +63,8 @@ class Given:
                 "transformers": transformers.__version__,
                 "python": platform.python_version(),
             },
-            "device": loading.pick_device(self.settings.device).type,
+            "device": device.type,
+            "dtype": str(loading.pick_dtype(self.checkpoint, self.settings.dtype, device)),
         }
 
 

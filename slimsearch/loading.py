@@ -11,6 +11,7 @@ from slimsearch import plugins
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError
+from slimsearch.processor import BFLOAT16, processor_flags
 from slimsearch.vlm import VLM
 
 
@@ -31,7 +32,7 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
         loaded: Any = loader.from_pretrained(
             checkpoint.folder,
             config=config,
-            dtype=_pick_dtype(dtype, place),
+            dtype=pick_dtype(checkpoint, dtype, place),
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=False,
@@ -86,6 +87,15 @@ def pick_device(device: str) -> torch.device:
     return place
 
 
+def pick_dtype(checkpoint: Checkpoint, dtype: str, device: torch.device) -> torch.dtype:
+    """'auto' is the model's own dtype, on a CPU only where that is bf16 and done in hardware."""
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    own = config_of(checkpoint).dtype or torch.float32
+    native = own == torch.bfloat16 and processor_flags() & BFLOAT16
+    return own if device.type != "cpu" or native else torch.float32
+
+
 def check_finite(checkpoint: Checkpoint, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Refuses weights that are not numbers."""
     for name, weight in weights:
@@ -94,12 +104,6 @@ def check_finite(checkpoint: Checkpoint, weights: Iterable[tuple[str, torch.Tens
                 f"{checkpoint.folder}: its weights hold NaN or infinity, in {name}. Fetch the "
                 f"model again; a bf16 model may not fit into --dtype float16."
             )
-
-
-def _pick_dtype(dtype: str, device: torch.device) -> Any:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    return getattr(torch, dtype)
 
 
 class quiet_transformers:

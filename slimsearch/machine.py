@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from slimsearch.guest import LICENCE, host
-from slimsearch.guest.host import processor_flags
+from slimsearch.processor import processor_flags
 
 USEFUL_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 

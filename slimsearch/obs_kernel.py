@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from slimsearch.processor import processor_flags
+
 SOURCE = Path(__file__).with_suffix(".c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 COMPILERS = ("cc", "gcc", "clang")
@@ -104,8 +106,6 @@ def _built(compiler: str) -> Path:
 def _key(compiler: str) -> str:
     """-march=native ties the library to the processor; a home folder may be shared by many."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60)
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    flags = next((line for line in lines if line.startswith("flags")), platform.processor())
+    flags = " ".join(sorted(processor_flags())) or platform.processor()
     facts = (SOURCE.read_bytes(), version.stdout, platform.machine().encode(), flags.encode())
     return sha256(b"\0".join((*facts, " ".join(FLAGS).encode()))).hexdigest()[:16]

@@ -149,8 +149,8 @@ class Settings:
     device: str = _setting("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     dtype: str = _setting(
         "auto",
-        "float32, bfloat16 or float16 for forward passes. auto: float32 on a CPU, the model's "
-        "own on a GPU.",
+        "float32, bfloat16 or float16 for forward passes. auto: the model's own on a GPU, and on a "
+        "processor that multiplies bf16 for a model in bf16; else float32.",
     )
     batch_tokens: int = _setting(4096, "Tokens that a forward pass carries at most.", 1)
     out: str = _setting("", "Run folder; default runs/MODEL-RATIO-SEED, numbered on when taken.")

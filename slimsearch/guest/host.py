@@ -20,6 +20,7 @@ from numpy import ndarray
 
 from slimsearch.errors import EngineError
 from slimsearch.guest import inside
+from slimsearch.processor import processor_flags
 
 WANTED = "Give --deepsparse-python a Python 3.8 to 3.11 that has deepsparse 1.8.0."
 TELLING = ("Assertion", "memory. ", "error", "Error", "not supported")  # marks of a last word
@@ -196,16 +197,6 @@ def missing() -> str:
     if found != inside.WANTED:
         return f"version {found} is installed, and only {inside.WANTED} runs. {elsewhere}."
     return ""
-
-
-def processor_flags() -> set[str]:
-    """What the processor can do, as Linux names it; empty where that cannot be read."""
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
-        return set()
-    line = next((row for row in text.splitlines() if row.startswith("flags")), "")
-    return set(line.split())
 
 
 def _size(file: Path) -> str:

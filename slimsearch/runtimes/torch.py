@@ -15,7 +15,7 @@ from slimsearch.resident import Resident
 @dataclass(frozen=True)
 class Torch(Runtime):
     forms: ClassVar = ("hf",)
-    dtype: str = "auto"
+    dtype: str = ""  # float32 on a CPU, the model's own on a GPU
 
     def absent(self) -> str | None:
         return None
@@ -29,4 +29,5 @@ class Torch(Runtime):
             )
         if threads:
             torch.set_num_threads(threads)
-        return Resident(loading.load(found.checkpoint, "auto", self.dtype))
+        here = "float32" if loading.pick_device("auto").type == "cpu" else "auto"
+        return Resident(loading.load(found.checkpoint, "auto", self.dtype or here))
