@@ -207,8 +207,8 @@ def _facts(bench: Bench, champion: Champion, examiner: Examiner) -> dict[str, An
 def _best(bench: Bench, champion: Champion, examiner: Examiner) -> str:
     settings_ = bench.given.settings
     about = (
-        f"{settings_.ratio:g} of {Path(settings_.model).name}, found by {settings_.strategy} over "
-        f"{settings_.policy}."
+        f"{settings_.ratio:g} of {Path(settings_.model).name}, found by "
+        f"{settings.strategy_of(settings_)} over {settings.policy_of(settings_)}."
     )
     found = {"sparsity": examiner.rows[-1].sparsity, **champion.score.terms}
     return policy.write(champion.policy, "best", about, {**found, **examiner.rows[-1].figures})

@@ -18,7 +18,7 @@ from slimsearch.inputs import Given
 from slimsearch.level_store import LevelStore
 from slimsearch.loop import Loop
 from slimsearch.projector import ProjectorTrainer
-from slimsearch.settings import Settings, as_dict
+from slimsearch.settings import Settings, as_dict, strategy_of
 from slimsearch.space import Space
 from slimsearch.version import __version__
 from slimsearch.vlm import VLM, Batch, Calibrated
@@ -112,7 +112,7 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     terms: dict[str, Term] = {name: make("objectives", name, settings) for name in weights}
     solver: Solver = make("solvers", settings.solver, settings)
     executor: Executor = make("executors", settings.executor, settings)
-    strategy: type[Strategy] = plugins.find("strategies", settings.strategy)
+    strategy: type[Strategy] = plugins.find("strategies", strategy_of(settings))
     if strategy.weighs_terms and any(term.is_cost for term in terms.values()):
         found = replace(found, budget=replace(found.budget, held=False))
     found.budget.check()

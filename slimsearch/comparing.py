@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimsearch import files, plugins, studying
-from slimsearch.settings import Settings
+from slimsearch.settings import Settings, strategy_of
 from slimsearch.studying import Outcome, Trial
 from slimsearch.watch import Watch
 
@@ -38,11 +38,11 @@ def trials(chosen: Settings) -> list[Trial]:
     found += [
         Trial(name, plugins.about("strategies", name).rstrip("."), replace(own, strategy=name))
         for name in plugins.names("strategies")
-        if name != chosen.strategy and not plugins.find("strategies", name).weighs_terms
+        if name != strategy_of(chosen) and not plugins.find("strategies", name).weighs_terms
     ]
     return [
         *found,
-        Trial("searched", f"ours, by {chosen.strategy}", own),
+        Trial("searched", f"ours, by {strategy_of(chosen)}", own),
         Trial("no-norm-term", "ours with eta = 0", replace(own, eta=0.0)),
         Trial("no-projector", "ours, the projector left alone", replace(own, projector_steps=0)),
         Trial("even-weights", "ours with every c_m alike", replace(own, neighbours=0)),

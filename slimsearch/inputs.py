@@ -28,7 +28,7 @@ from slimsearch.contracts import Architecture
 from slimsearch.conversation import Speech
 from slimsearch.errors import CalibrationError, SettingsError
 from slimsearch.policy import PolicyFile
-from slimsearch.settings import Settings, as_dict
+from slimsearch.settings import Settings, as_dict, policy_of, strategy_of
 from slimsearch.version import __version__
 
 # Settings that change no result, or whose content is in the fingerprint by itself.
@@ -70,8 +70,12 @@ class Given:
 
 def gather(settings: Settings) -> Given:
     """Finds and checks every input; raises before anything heavy happens."""
-    for kind in ("solver", "strategy", "executor"):
-        plugins.find(_PLURALS[kind], getattr(settings, kind))
+    for kind, name in (
+        ("solvers", settings.solver),
+        ("strategies", strategy_of(settings)),
+        ("executors", settings.executor),
+    ):
+        plugins.find(kind, name)
     _check_terms(settings)
     policy = _policy(settings)
     loading.pick_device(settings.device)
@@ -98,14 +102,8 @@ def gather(settings: Settings) -> Given:
     )
 
 
-_PLURALS = {"solver": "solvers", "strategy": "strategies", "executor": "executors"}
-
-
 def _policy(settings: Settings) -> PolicyFile:
-    name = settings.policy
-    if name == "auto":
-        name = "per_layer" if settings.exact else "per_matrix_wide"
-    policy = policies.read(shelf.find("policies", name))
+    policy = policies.read(shelf.find("policies", policy_of(settings)))
     for family, table in policy.tables.items():
         plugins.find("families", family)
         for key, value in table.items():
@@ -118,7 +116,7 @@ def _policy(settings: Settings) -> PolicyFile:
 def _check_terms(settings: Settings) -> None:
     """Refuses an objective that cannot be read, or that a strategy or a pick has no use for."""
     terms = objective.weights(settings, pairs=True)
-    several = plugins.find("strategies", settings.strategy).weighs_terms
+    several = plugins.find("strategies", strategy_of(settings)).weighs_terms
     picking.parse(settings.pick, terms, several)
     if several and len(terms) not in (2, 3):
         raise SettingsError(

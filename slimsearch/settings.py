@@ -119,7 +119,9 @@ class Settings:
     )
     damping: float = _setting(0.01, "Share of the mean diagonal added to every Hessian.", 0, 10)
     strategy: str = _setting(
-        "surrogate", "How candidates are proposed (slimsearch list strategies)."
+        "auto",
+        "How candidates are proposed (slimsearch list strategies). auto: surrogate; genetic, as "
+        "published, with --exact.",
     )
     executor: str = _setting("local", "Where candidates are scored (slimsearch list executors).")
     pick: str = _setting(
@@ -159,6 +161,20 @@ class Settings:
     )
     json: bool = _setting(False, "Print the result as JSON.")
     dry_run: bool = _setting(False, "Plan and measure a probe candidate, then stop.")
+
+
+def strategy_of(settings: Settings) -> str:
+    """The strategy that proposes candidates."""
+    if settings.strategy != "auto":
+        return settings.strategy
+    return "genetic" if settings.exact else "surrogate"
+
+
+def policy_of(settings: Settings) -> str:
+    """The space that is searched, or the policy that is applied: a name or a file."""
+    if settings.policy != "auto":
+        return settings.policy
+    return "per_layer" if settings.exact else "per_matrix_wide"
 
 
 def read(file: Path) -> Settings:
