@@ -26,13 +26,14 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
     place = pick_device(device)
     loader = AutoModelForImageTextToText if architecture.projector else AutoModelForCausalLM
     config = config_of(checkpoint)
+    chosen = pick_dtype(checkpoint, dtype, place)
     with quiet_transformers(), refused(checkpoint):
         if blocks is not None:
             config.get_text_config().num_hidden_layers = blocks
         loaded: Any = loader.from_pretrained(
             checkpoint.folder,
             config=config,
-            dtype=pick_dtype(checkpoint, dtype, place),
+            dtype=chosen,
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=False,
