@@ -77,4 +77,6 @@ def test_what_changes_no_result_is_not_in_the_fingerprint(small, key):
 def test_every_other_setting_is_in_the_fingerprint(small):
     found = inputs.gather(small).fingerprint["settings"]
     left_out = {item.name for item in fields(Settings)} - set(found)
-    assert left_out == {"out", "json", "dry_run", "model", "policy", "calibration", "pairs"}
+    assert left_out == {
+        "out", "stores", "json", "dry_run", "model", "policy", "calibration", "pairs",
+    }  # fmt: skip

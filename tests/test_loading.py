@@ -11,9 +11,19 @@ from slimsearch.errors import ModelError, Stopped
 
 def test_the_device_and_dtype_that_were_asked_for(llava_16):
     found = checkpoint.find(str(llava_16))
-    for name, dtype in (("auto", torch.float32), ("bfloat16", torch.bfloat16),
-                        ("float16", torch.float16)):  # fmt: skip
-        assert loading.load(found, "cpu", name).dtype == dtype
+    for name in ("float32", "bfloat16", "float16"):
+        assert loading.load(found, "cpu", name).dtype == getattr(torch, name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"), [({"avx2"}, torch.float32), ({"avx512_bf16"}, torch.bfloat16)]
+)
+def test_auto_is_the_models_own_where_the_processor_multiplies_it(
+    llava, llava_16, monkeypatch, flags, dtype
+):
+    monkeypatch.setattr(loading, "processor_flags", lambda: flags)
+    assert loading.load(checkpoint.find(str(llava_16)), "cpu", "auto").dtype == dtype
+    assert loading.load(checkpoint.find(str(llava)), "cpu", "auto").dtype == torch.float32
 
 
 def test_a_config_that_fits_no_weights_is_refused(llava, tmp_path):
