@@ -72,7 +72,7 @@ def small(llava: Path, pairs_file: Path, text_file: Path) -> Settings:
 def load():
     """Opens a model folder as a VLM."""
 
-    def opened(folder: Path, dtype: str = "auto") -> vlm.VLM:
+    def opened(folder: Path, dtype: str = "float32") -> vlm.VLM:
         return loading.load(checkpoint.find(str(folder)), "cpu", dtype)
 
     return opened

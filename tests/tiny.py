@@ -154,7 +154,7 @@ def settings(model: Path, pairs_file: Path | str, text_file: Path) -> Settings:
         model=str(model), calibration=str(text_file), pairs=str(pairs_file), pair_count=14,
         segments=4, segment_length=24, rounds=2, candidates=4, survivors=3, finalists=2,
         projector_steps=2, final_steps=3, projector_rate=1e-3, batch_tokens=200, device="cpu",
-        policy="per_matrix",
+        policy="per_matrix", dtype="float32",
     )  # fmt: skip
 
 
