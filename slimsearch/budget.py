@@ -64,6 +64,16 @@ class Budget:
             moved = self._walk(self._jump(moved), random)
         return tuple(moved)
 
+    def switched(self, genes: Sequence[int], times: int, random: np.random.Generator) -> Genes:
+        """So many level switches: one gene goes a level up, another one down; on the target."""
+        moved = list(genes)
+        for _ in range(times):
+            for step in (1, -1):
+                where = int(random.integers(len(moved)))
+                top = len(self.genes[where].choices) - 1
+                moved[where] = min(max(moved[where] + step, 0), top)
+        return self.repair(moved, random)
+
     def cheapest(self, costs: Sequence[Sequence[float]]) -> Genes:
         """The genes of least total cost on the target; `costs` are by gene and choice.
 

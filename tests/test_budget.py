@@ -138,3 +138,14 @@ def test_the_random_state_decides_which_genes_move():
     assert len(ways) > 1
     again = {budget.repair((2,) * 12, np.random.default_rng(3)) for _ in range(3)}
     assert len(again) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_switch_moves_a_few_genes_by_a_level_and_keeps_the_target(seed):
+    genes = tuple(Gene("f", f"blocks.{n}", (0.4, 0.5, 0.6), 100) for n in range(20))
+    budget = Budget(genes, 0.5, 2000)
+    random = np.random.default_rng(seed)
+    moved = budget.switched((1,) * 20, 2, random)
+    assert budget.removed(moved) == pytest.approx(0.5)
+    assert all(abs(index - 1) <= 2 for index in moved)
+    assert sum(index != 1 for index in moved) <= 4

@@ -31,7 +31,8 @@ class LevelSwitch(Strategy):
         for _ in range(TRIES * self._count):
             if len(found) == self._count:
                 break
-            child = self._child(parent)
+            times = int(self._random.integers(1, SWITCHES, endpoint=True))
+            child = self._budget.switched(parent, times, self._random)
             if child not in self._totals and child not in found:
                 found.append(child)
         return found
@@ -42,13 +43,3 @@ class LevelSwitch(Strategy):
     @property
     def survivors(self) -> list[Genes]:
         return sorted(self._totals, key=lambda genes: self._totals[genes])[: self._keep]
-
-    def _child(self, parent: Genes) -> Genes:
-        """One to SWITCHES times: one gene goes a level up, another one down."""
-        genes = list(parent)
-        for _ in range(self._random.integers(1, SWITCHES, endpoint=True)):
-            for step in (1, -1):
-                where = int(self._random.integers(len(genes)))
-                top = len(self._budget.genes[where].choices) - 1
-                genes[where] = min(max(genes[where] + step, 0), top)
-        return self._budget.repair(genes, self._random)

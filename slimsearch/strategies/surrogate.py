@@ -109,12 +109,7 @@ class Surrogate(Strategy):
         """Level switches of the best, where prices propose nothing new."""
         found: list[Genes] = []
         for _ in range(TRIES * self._count):
-            moved = list(best)
-            for step in (1, -1):
-                where = int(self._random.integers(len(moved)))
-                top = len(self._budget.genes[where].choices) - 1
-                moved[where] = min(max(moved[where] + step, 0), top)
-            genes = self._budget.repair(moved, self._random)
+            genes = self._budget.switched(best, 1, self._random)
             if genes not in self._scores and genes not in asked and genes not in found:
                 found.append(genes)
             if len(found) == self._count - len(asked):
