@@ -77,8 +77,9 @@ class Pareto(Strategy):
             pop: Any = self._algorithm.pop
             alive = [individual for individual in pop if individual.F[0] < WORST]
             self._algorithm.pop = RankAndCrowding().do(
-                problem, Population.create(*(alive or pop)), n_survive=self._keep
-            )
+                problem, Population.create(*(alive or pop)), n_survive=self._keep,
+                random_state=self._algorithm.random_state,  # without it, ties fall by chance
+            )  # fmt: skip
 
     @property
     def survivors(self) -> list[Genes]:
