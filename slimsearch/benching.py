@@ -19,8 +19,8 @@ import numpy as np
 
 from slimsearch import artefact, loading, plugins
 from slimsearch.artefact import Artefact
-from slimsearch.chart import Bar, Group, svg
 from slimsearch.contracts import Runtime, Session
+from slimsearch.drawing import Bar, Group, bars, svg
 from slimsearch.errors import InputError, SlimsearchError
 from slimsearch.watch import Watch
 
@@ -112,17 +112,17 @@ def draw(result: Result) -> str:
             ),
             (f"decoding behind {length} tokens, tokens a second", lambda row: row.decode_per_s),
         ):
-            bars = [
+            drawn = [
                 Bar(
                     f"{row.engine}, {row.model}",
                     value(row),
                     f"{value(row):.0f}",
-                    row.model == SPARSE,
+                    "blue" if row.model == SPARSE else "grey",
                 )
                 for row in sorted(rows, key=value, reverse=True)
             ]
-            groups.append(Group(title, bars))
-    return svg(groups)
+            groups.append(Group(title, drawn))
+    return svg(bars(groups))
 
 
 def _opened(

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from slimsearch import drawing, files, policy
+from slimsearch import files, policy
 from slimsearch.candidate import Score
-from slimsearch.drawing import Chart, Series
+from slimsearch.drawing import Chart, Series, beside, plot, svg
 from slimsearch.policy import Policy
 
 
@@ -36,7 +36,8 @@ def write(
             text = policy.write(policies[score.candidate], score.candidate, about, found)
             (place / f"{score.candidate}.toml").write_text(text, "utf-8")
         (place / "front.json").write_text(files.to_json(rows, indent=2), "utf-8")
-        (place / "front.svg").write_text(drawing.svg(_charts(front, crowned)), "utf-8")
+        drawn = beside([plot(chart) for chart in _charts(front, crowned)])
+        (place / "front.svg").write_text(svg(drawn), "utf-8")
 
 
 def _charts(front: Sequence[Score], crowned: Score) -> list[Chart]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from slimsearch import drawing, files, studying
-from slimsearch.drawing import Chart, Series
+from slimsearch import files, studying
+from slimsearch.drawing import Chart, Series, beside, plot, svg
 from slimsearch.errors import SettingsError
 from slimsearch.settings import Settings
 from slimsearch.studying import Outcome, Trial
@@ -51,7 +51,8 @@ def sweep(
     found = studying.carry_out(rows, folder, watch)
     facts = {"model": chosen.model, "ratio": chosen.ratio, "rows": studying.as_dicts(found)}
     files.write(folder / "sweep.json", files.to_json(facts, indent=2).encode())
-    files.write(folder / "sweep.svg", drawing.svg(charts(rows, found)).encode())
+    drawn = beside([plot(chart) for chart in charts(rows, found)])
+    files.write(folder / "sweep.svg", svg(drawn).encode())
     return found
 
 

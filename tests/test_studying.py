@@ -103,7 +103,7 @@ def test_a_sweep_is_drawn(quick, tmp_path):
     assert [row["figures"] for row in told["rows"]] == [row.figures for row in found]
     drawn = ElementTree.parse(tmp_path / "sweep.svg").getroot()
     circles = list(drawn.iter("{http://www.w3.org/2000/svg}circle"))
-    assert len(circles) == 4  # two points of each of two figures
+    assert len(circles) == 6  # two points and a legend in each of two figures
 
 
 @pytest.mark.parametrize("text", ["", "a", "8,0", "8;16"])
