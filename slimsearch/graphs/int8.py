@@ -26,22 +26,10 @@ class Int8:
         self._quantised: dict[str, tuple[str, str]] = {}
 
     def __call__(self, sheet: Sheet, given: str, matrix: Matrix) -> str:
-        rows, columns = matrix.weight.shape
         if given not in self._quantised:
             self._quantised[given] = _quantised(sheet, given)
         steps, size = self._quantised[given]
-        weight = sheet.weight(
-            f"{matrix.name}.weight_int8",
-            np.int8,
-            (columns, rows),
-            lambda: to_steps(matrix.weight).t().contiguous().numpy(),
-        )
-        scale = sheet.weight(
-            f"{matrix.name}.scale",
-            np.float32,
-            (rows,),
-            lambda: to_numpy(row_scale(matrix.weight) / STEPS),
-        )
+        weight, scale = _weights(sheet, matrix, STEPS)
         middle, zero = sheet.constant(MIDDLE, np.uint8), sheet.constant(0, np.int8)
         summed = sheet.op("MatMulInteger", steps, weight, middle, zero, name=matrix.name)
         exact = sheet.op("Cast", summed, to=sheet.onnx.TensorProto.FLOAT)
@@ -51,16 +39,7 @@ class Int8:
 
 def stored(sheet: Sheet, given: str, matrix: Matrix) -> str:
     """A Linear whose weights are kept as int8 and widened to fp32 where they are multiplied."""
-    rows, columns = matrix.weight.shape
-    steps = sheet.weight(
-        f"{matrix.name}.weight_int8",
-        np.int8,
-        (columns, rows),
-        lambda: to_steps(matrix.weight).t().contiguous().numpy(),
-    )
-    scale = sheet.weight(
-        f"{matrix.name}.scale", np.float32, (rows,), lambda: to_numpy(row_scale(matrix.weight))
-    )
+    steps, scale = _weights(sheet, matrix)
     weight = sheet.op("DequantizeLinear", steps, scale, axis=1)
     return biased(sheet, sheet.op("MatMul", given, weight, name=matrix.name), matrix)
 
@@ -75,6 +54,24 @@ def to_steps(weight: torch.Tensor) -> torch.Tensor:
     """The nearest whole number of steps, int8 [rows, columns]."""
     exact = weight.detach().to("cpu", torch.float32) / row_scale(weight).unsqueeze(1)
     return exact.round_().to(torch.int8)
+
+
+def _weights(sheet: Sheet, matrix: Matrix, parts: int = 1) -> tuple[str, str]:
+    """Steps [columns, rows], and what one of the `parts` of a step is worth in each row."""
+    rows, columns = matrix.weight.shape
+    steps = sheet.weight(
+        f"{matrix.name}.weight_int8",
+        np.int8,
+        (columns, rows),
+        lambda: to_steps(matrix.weight).t().contiguous().numpy(),
+    )
+    scale = sheet.weight(
+        f"{matrix.name}.scale",
+        np.float32,
+        (rows,),
+        lambda: to_numpy(row_scale(matrix.weight) / parts),
+    )
+    return steps, scale
 
 
 def _quantised(sheet: Sheet, given: str) -> tuple[str, str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy import ndarray
 
 from slimsearch import artefact
 from slimsearch.contracts import Runtime, Session
-from slimsearch.errors import InputError, ModelError, ResourceError
+from slimsearch.errors import ModelError, ResourceError
 from slimsearch.graphs import forms, outside
+from slimsearch.graphs.session import LOGITS, PAST, PRESENT, Engine, GraphSession
 from slimsearch.privacy import import_openvino
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -42,56 +43,30 @@ class OpenVino(Runtime):
         if threads:
             chosen["INFERENCE_NUM_THREADS"] = threads
         core = import_openvino().Core()
-        engines = {name: _compiled(core, file, chosen) for name, file in files.items()}
-        return _OpenVinoSession(engines, found.room)
+        engines = {name: _engine(_compiled(core, file, chosen)) for name, file in files.items()}
+        return GraphSession(engines, found.room)
 
 
-class _OpenVinoSession(Session):
-    def __init__(self, engines: dict[str, Any], room: int):
-        self._embed, self._decoder = engines[forms.EMBEDDING], engines[forms.DECODER]
-        self._vision = engines.get(forms.VISION)
-        self.room = room
-        self._pasts = {
+def _engine(compiled: Any) -> Engine:
+    def run(given: Mapping[str, ndarray]) -> list[ndarray]:
+        found = compiled(given)
+        return [found[place] for place in range(len(found))]
+
+    return Engine(
+        run,
+        outputs=[_outer_name(port) for port in compiled.outputs],
+        pasts={
             port.any_name: (port.partial_shape[1].get_length(), port.partial_shape[3].get_length())
-            for port in self._decoder.inputs
-            if port.any_name.startswith("past_key_values.")
-        }
-        self._made = [_outer_name(port.names) for port in self._decoder.outputs]
-        self._cache: dict[str, ndarray] = {}
-
-    def see(self, pixels: ndarray) -> ndarray:
-        if self._vision is None:
-            raise InputError("This model reads text only; leave out the picture.")
-        return self._vision({"pixel_values": pixels})[0]
-
-    def embed(self, ids: ndarray) -> ndarray:
-        return self._embed({"input_ids": ids})[0]
-
-    def step(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
-        cache = self._cache or {
-            name: np.zeros((len(embeds), heads, 0, width), np.float32)
-            for name, (heads, width) in self._pasts.items()
-        }
-        given = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions}
-        found = self._decoder(given | cache)
-        made = {name: found[place] for place, name in enumerate(self._made)}
-        logits = made.pop("logits")
-        self._cache = {
-            name.replace("present", "past_key_values"): value for name, value in made.items()
-        }
-        return logits[:, -1]
-
-    def forget(self) -> None:
-        self._cache = {}
-
-    def close(self) -> None:
-        self._cache = {}
-        del self._embed, self._decoder, self._vision
+            for port in compiled.inputs
+            if port.any_name.startswith(PAST)
+        },
+    )
 
 
-def _outer_name(names: set[str]) -> str:
+def _outer_name(port: Any) -> str:
     """An output's name outside; OpenVINO keeps names from within the graph beside it."""
-    return next(name for name in names if name == "logits" or name.startswith("present."))
+    outer = (name for name in port.names if name == LOGITS or name.startswith(PRESENT))
+    return next(outer, port.any_name)
 
 
 def _file(folder: Path, form: str, name: str) -> Path:
