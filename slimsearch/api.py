@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from slimsearch import artefact, assembly, files, finish, fronts, inputs, policy, run, settings
+from torch import Tensor
+
+from slimsearch import (
+    artefact,
+    assembly,
+    files,
+    finish,
+    footprint,
+    fronts,
+    inputs,
+    policy,
+    run,
+    samples,
+    settings,
+)
 from slimsearch.assembly import Bench
 from slimsearch.calibration import also_names
 from slimsearch.candidate import Round
@@ -24,6 +38,7 @@ from slimsearch.loop import play
 from slimsearch.policy import Policy
 from slimsearch.run import Run
 from slimsearch.settings import DEMO, Settings
+from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
 
 
@@ -132,6 +147,8 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     original = vlm.projector_state()
     opened.settle(loop.evaluator.terms, vlm)
+    if opened.history.scope is None:
+        opened.add_scope(assembly.scope(bench))
     examiner = Examiner(loop, bench.tasks, bench.held_out, watch, opened)
     examiner.examine("dense")
     _check_sane(bench, examiner.rows[0])
@@ -156,9 +173,13 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
         if champion.front:
             policies = {s.candidate: loop.space.decode(s.genes) for s in champion.front}
             fronts.write(opened.folder / "front", champion.front, policies, champion.score)
+    if bench.held_out.pairs and not loop.settings.skip_baselines:
+        with watch.stage("samples"):
+            _take_samples(bench, champion, original, opened)
     opened.add_end(facts)
     for name, spent in watch.seconds.items():
         opened.add_time("stage", name, spent)
+    opened.add_machine(*_cost(vlm))
     return Result(
         folder=opened.folder,
         policy=champion.policy,
@@ -171,6 +192,33 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
         seconds=dict(watch.seconds),
         drift=tuple(opened.history.drift),
     )
+
+
+def _take_samples(
+    bench: Bench, champion: Champion, original: Mapping[str, Tensor], opened: Run
+) -> None:
+    """Keeps some answers of the dense model beside the champion's."""
+    if opened.history.samples is not None:
+        return
+    evaluator = bench.loop.evaluator
+    vlm, moved = evaluator.vlm, evaluator.vlm.projector_state()
+
+    def put_on_dense() -> None:
+        evaluator.restore()
+        vlm.set_projector(original)
+
+    def put_on_champion() -> None:
+        champion.put_on(bench.loop)
+        vlm.set_projector(moved)
+
+    put_on = {"dense": put_on_dense, "pruned": put_on_champion}
+    pairs, batches = bench.given.material.held_pairs, bench.held_out.pairs
+    found = samples.take(vlm, bench.given.speech, pairs, batches, put_on, opened.samples)
+    opened.add_samples(found)
+
+
+def _cost(vlm: VLM) -> tuple[str, int]:
+    return footprint.machine(vlm.device.type), footprint.peak_bytes(vlm.device.type)
 
 
 def _compare(bench: Bench, champion: Champion, examiner: Examiner, watch: Watch) -> None:

@@ -87,6 +87,22 @@ def facts(given: Given, sparsities: Mapping[str, float], vlm: VLM) -> dict[str, 
     }
 
 
+def scope(bench: Bench) -> dict[str, Any]:
+    """What a search has before it: parts, choices, the weights of terms, and data, counted."""
+    loop, vlm = bench.loop, bench.loop.evaluator.vlm
+    calibrated, held_out = loop.evaluator.calibrated, bench.held_out
+    return {
+        "parameters": sum(weight.numel() for weight in vlm.model.parameters()),
+        "bytes_each": vlm.disk_dtype.itemsize,
+        "matrices": [[m.name, m.rows, m.columns] for m in vlm.matrices],
+        "genes": [[gene.family, gene.key, list(gene.choices)] for gene in loop.space.genes],
+        "terms": dict(loop.evaluator.weights),
+        "calibration": {"texts": _counted(calibrated.texts), "pairs": _counted(calibrated.pairs)},
+        "held_out": {"texts": _counted(held_out.texts), "pairs": _counted(held_out.pairs)},
+        "notes": list(bench.given.notes),
+    }
+
+
 def make(kind: str, name: str, settings: Settings) -> Any:
     """A plug-in; the fields of a dataclass that are named like settings get their values."""
     return plugins.make(kind, name, as_dict(settings))
@@ -177,3 +193,12 @@ def _check_vocabulary(given: Given, model: VLM) -> None:
             f"{given.checkpoint.folder}: its tokenizer gives id {highest}, its model knows {known} "
             f"tokens. They do not belong together; fetch both again."
         )
+
+
+def _counted(batches: Sequence[Batch]) -> dict[str, int]:
+    """Rows, tokens and answers of some batches."""
+    return {
+        "rows": sum(len(batch.ids) for batch in batches),
+        "tokens": sum(batch.tokens for batch in batches),
+        "answers": sum(len(set(row) - {-1}) for batch in batches for row in batch.turns.tolist()),
+    }

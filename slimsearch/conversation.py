@@ -126,7 +126,8 @@ def pair_batches(
         shown = torch.cat([pixels(speech, pair) for pair in some])
         for pair, features in zip(some, vlm.see(shown).split(1), strict=True):
             answered = _answered(vlm, speech, pair, features)
-            rows.append(replace(_row(vlm, speech, answered, features), source=source))
+            row = _row(vlm, speech, answered, features)
+            rows.append(replace(row, source=source, origins=(pair.origin,)))
     return list(batches_of(rows, most_tokens, speech.padding))
 
 

@@ -6,13 +6,13 @@ sequentially and exactly, under the projector that the search ended with; the be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import nan
 
 import numpy as np
 
-from slimsearch import picking
+from slimsearch import picking, ranks
 from slimsearch.allocation import SPARSITY
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Task
@@ -130,7 +130,8 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
     if packed is None:  # scored before the run was interrupted
         packed = prune_policy(loop, policy)
         note_raised(loop, run, watch, f"finalist {score.candidate}")
-    correlation = None if loop.settings.exact else _rank_correlation(finalists, exact)
+    totals = ([score.total for score in some] for some in (finalists, exact))
+    correlation = None if loop.settings.exact else ranks.correlation(*totals)
     return Champion(score, policy, packed, correlation, tuple(exact), several)
 
 
@@ -240,11 +241,3 @@ def _exact(loop: Loop, position: Position, stitched: Score) -> tuple[Score, dict
         return failed(candidate, position.projector, f"{type(error).__name__}: {error}"), {}
     total = loop.evaluator.total(terms)
     return replace(stitched, total=total, terms=terms, projector=position.projector), packed
-
-
-def _rank_correlation(stitched: Sequence[Score], exact: Sequence[Score]) -> float | None:
-    """Spearman's, or None for fewer than three."""
-    if len(stitched) < 3:
-        return None
-    a, b = (np.argsort(np.argsort([s.total for s in scores])) for scores in (stitched, exact))
-    return float(np.corrcoef(a, b)[0, 1])

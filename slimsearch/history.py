@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -48,6 +49,8 @@ class History:
         self.raised: dict[str, dict[str, float]] = {}
         self.drift: list[str] = []  # differences that were allowed
         self.noted: dict[str, Record] = {}  # what terms measured of the machine, by their names
+        self.scope: Record | None = None  # what there is to prune and to measure on, counted
+        self.samples: Record | None = None  # answers of the dense model and the champion
         self.end: Record | None = None
         self._places: dict[tuple[str, int], int] = {}  # where artefacts stand in the journal
         self._count = 0
@@ -110,6 +113,8 @@ class History:
             "row": self._take_row,
             "drift": self._take_drift,
             "noted": self._take_noted,
+            "scope": self._take_scope,
+            "samples": self._take_samples,
             "end": self._take_end,
         }[kind](record)
         self._places[kind, record.get("version", 0)] = offset
@@ -157,12 +162,18 @@ class History:
         self.drift += record["differences"]
         self.fingerprint = record["fingerprint"]
         if record["afresh"]:  # what was measured under the old conditions does not hold
-            self.levels = self.polished = None
+            self.levels = self.polished = self.scope = self.samples = None
             self.exact.clear()
             self.rows.clear()
 
     def _take_noted(self, record: Record) -> None:
         self.noted[record["term"]] = record["facts"]
+
+    def _take_scope(self, record: Record) -> None:
+        self.scope = record
+
+    def _take_samples(self, record: Record) -> None:
+        self.samples = record
 
     def _take_end(self, record: Record) -> None:
         self.end = record
@@ -234,11 +245,7 @@ def times(folder: Path) -> dict[str, dict[str, float]]:
     depends on them: a torn line is skipped.
     """
     found: dict[str, dict[str, float]] = {"round": {}, "score": {}, "stage": {}}
-    try:
-        lines = (folder / TIMES).read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return found
-    for line in lines:
+    for line in _time_lines(folder):
         match = re.fullmatch(r'\{"(round|score|stage)":"([^"]*)","seconds":([0-9.e-]+)\}', line)
         if match:
             of = found[match[1]]
@@ -249,6 +256,28 @@ def times(folder: Path) -> dict[str, dict[str, float]]:
 def time_line(what: str, name: str, seconds: float) -> str:
     """A line of times.jsonl."""
     return json.dumps({what: name, "seconds": round(seconds, 4)}, separators=(",", ":")) + "\n"
+
+
+def machines(folder: Path) -> list[tuple[str, int]]:
+    """Each process that ended its work on a run: its machine, and the most bytes it held."""
+    found: list[tuple[str, int]] = []
+    for line in _time_lines(folder):
+        with suppress(ValueError, KeyError, TypeError):
+            told = json.loads(line)
+            found.append((str(told["machine"]), int(told["peak_bytes"])))
+    return found
+
+
+def machine_line(machine: str, peak_bytes: int) -> str:
+    """A line of times.jsonl."""
+    return files.to_json({"machine": machine, "peak_bytes": peak_bytes}) + "\n"
+
+
+def _time_lines(folder: Path) -> list[str]:
+    try:
+        return (folder / TIMES).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
 
 
 def _check_start(folder: Path, record: Record) -> None:

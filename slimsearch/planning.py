@@ -6,15 +6,12 @@ projector step and one picture of the projector's gradient are taken; the rest i
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-import torch
 
-from slimsearch import assembly, inputs, level_store, race
+from slimsearch import assembly, footprint, inputs, level_store, race
 from slimsearch.allocation import SPARSITY
 from slimsearch.assembly import Bench
 from slimsearch.settings import Settings
@@ -143,10 +140,7 @@ def _store_bytes(vlm: VLM, levels: dict[str, set[float]]) -> int:
 def _peak_bytes(vlm: VLM, store: int) -> int:
     """What the probe took at its highest, and the blocks of the store that it left out."""
     rest = round(store * (1 - 1 / len(vlm.blocks)))
-    if vlm.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(vlm.device) + rest
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + rest
+    return footprint.peak_bytes(vlm.device.type) + rest
 
 
 def _kept(store: int) -> str:

@@ -4,6 +4,7 @@ settings.toml   everything chosen          projectors/   one safetensors file fo
 journal.jsonl   the only truth             levels/       the level store
 times.jsonl     how long things took       model/        the champion as a model folder
 best.toml       the champion, a policy     front/        where several terms count: see fronts.py
+samples/        pictures of sample answers
 lock            held by the process that is at work
 """
 
@@ -131,12 +132,21 @@ class Run:
             elif facts := term.noted(vlm):
                 self._append({"kind": "noted", "term": name, "facts": facts})
 
+    def add_scope(self, facts: Mapping[str, Any]) -> None:
+        """What there is to prune, to choose and to measure on."""
+        self._append({"kind": "scope", **facts})
+
+    def add_samples(self, facts: Mapping[str, Any]) -> None:
+        """Answers of the dense model and the champion; their pictures stand in `samples`."""
+        self._append({"kind": "samples", **facts})
+
     def add_end(self, facts: Mapping[str, Any]) -> None:
         """The last line: what was found, and the seals of what was written."""
         written = [
             self.folder / "best.toml",
             *sorted((self.folder / "model").rglob("*")),
             *sorted((self.folder / "front").glob("*")),
+            *sorted(self.samples.glob("*")),
         ]
         seals = {
             file.relative_to(self.folder).as_posix(): files.seal(file)
@@ -147,9 +157,11 @@ class Run:
 
     def add_time(self, what: str, name: str, seconds: float) -> None:
         """Keeps how long something took, beside the journal and not in it."""
-        file = self.folder / TIMES
-        with files.writing(file), file.open("a", encoding="utf-8") as stream:
-            stream.write(history.time_line(what, name, seconds))
+        self._add_cost(history.time_line(what, name, seconds))
+
+    def add_machine(self, machine: str, peak_bytes: int) -> None:
+        """Keeps where this process worked and what it held, beside the journal too."""
+        self._add_cost(history.machine_line(machine, peak_bytes))
 
     def save_projector(self, version: int, state: Mapping[str, Tensor]) -> None:
         """Keeps a projector with its optimiser, sealed in the journal."""
@@ -174,6 +186,11 @@ class Run:
         """Refuses a run in which one of them is damaged, also one that is not read again."""
         for version, sealed in self.history.projectors.items():
             self._check(self._projector(version), sealed, "projector", version)
+
+    @property
+    def samples(self) -> Path:
+        """Where pictures of sample answers are kept."""
+        return self.folder / "samples"
 
     @property
     def levels(self) -> Path:
@@ -207,6 +224,11 @@ class Run:
             with suppress(OSError):  # not empty: something else is there
                 (self.folder / "projectors").rmdir()
                 self.folder.rmdir()
+
+    def _add_cost(self, line: str) -> None:
+        file = self.folder / TIMES
+        with files.writing(file), file.open("a", encoding="utf-8") as stream:
+            stream.write(line)
 
     def _append(self, record: Record) -> None:
         offset = self._journal.end

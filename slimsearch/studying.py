@@ -16,13 +16,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from slimsearch import files, history, settings
+from slimsearch import files, footprint, history, settings
 from slimsearch.errors import ResourceError, RunError, SettingsError, did_you_mean
 from slimsearch.settings import Settings
 from slimsearch.watch import Watch
 
 COSTS = "costs.json"  # what each run took; it stands in the study's folder
-UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss: Linux counts KiB
 FREE = ("out", "json", "dry_run")  # settings in which two runs of one row may differ
 STOPPED = (5, 130, 143)  # exit codes of a run that can go on
 
@@ -115,7 +114,7 @@ def _run(trial: Trial, folder: Path) -> int:
         raise
     child.returncode = os.waitstatus_to_exitcode(status)
     file.unlink(missing_ok=True)
-    _add_cost(folder, trial.name, perf_counter() - began, usage.ru_maxrss * UNIT)
+    _add_cost(folder, trial.name, perf_counter() - began, usage.ru_maxrss * footprint.UNIT)
     return child.returncode
 
 

@@ -47,6 +47,7 @@ class Batch:
     turns: Tensor  # [rows, length], which answer a target belongs to, -1 for none
     features: Tensor | None = None  # [rows, picture tokens, vision width]
     source: str = "text"  # the calibration set that it comes from
+    origins: tuple[str, ...] = ()  # of pairs: which one each row holds
 
     @property
     def tokens(self) -> int:
@@ -58,7 +59,7 @@ class Batch:
         features = None if self.features is None else self.features[some]
         return Batch(
             self.ids[some], self.targets[some], self.classes[some], self.turns[some], features,
-            self.source,
+            self.source, self.origins[some],
         )  # fmt: skip
 
     def split(self, rows: int) -> list[Batch]:
@@ -226,18 +227,18 @@ class VLM:
         Greedy decoding reproduces an answer exactly when every one of its tokens is the most
         likely one after those before it, so one pass over the whole conversation decides.
         """
-        hidden, targets, where = self.predicting(batch, self.embed(batch))
-        hits = torch.cat([
-            self.logits(rows).argmax(-1) == wanted
-            for rows, wanted in zip(
-                hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True
-            )
-        ])  # fmt: skip
-        right: list[dict[int, bool]] = [{} for _ in range(len(batch.ids))]
-        turns = batch.turns[where].tolist()
-        for row, turn, hit in zip(where[0].tolist(), turns, hits.tolist(), strict=True):
-            right[row][turn] = right[row].get(turn, True) and hit
-        return [list(turns.values()) for turns in right]
+        wanted = _by_turn(batch, batch.targets[batch.targets != IGNORED])
+        return [
+            [said == row[turn] for turn, said in turns.items()]
+            for turns, row in zip(self.says(batch), wanted, strict=True)
+        ]
+
+    @torch.no_grad()
+    def says(self, batch: Batch) -> list[dict[int, list[int]]]:
+        """For each row, by turn, the likeliest token at every place of the answer."""
+        hidden, _, _ = self.predicting(batch, self.embed(batch))
+        pieces = [self.logits(rows).argmax(-1) for rows in hidden.split(LOGIT_ROWS)]
+        return _by_turn(batch, torch.cat(pieces))
 
     def predicting(self, batch: Batch, embeds: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """The last hidden states that predict something, their targets, and where they stand."""
@@ -278,6 +279,16 @@ def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Ba
         yield _stack(waiting, padding)
 
 
+def _by_turn(batch: Batch, tokens: Tensor) -> list[dict[int, list[int]]]:
+    """Tokens, one for each target of a batch, by row and turn."""
+    found: list[dict[int, list[int]]] = [{} for _ in range(len(batch.ids))]
+    where = (batch.targets != IGNORED).nonzero(as_tuple=True)
+    turns = batch.turns[where].tolist()
+    for row, turn, token in zip(where[0].tolist(), turns, tokens.tolist(), strict=True):
+        found[row].setdefault(turn, []).append(token)
+    return found
+
+
 def _part(batches: tuple[Batch, ...], share: float) -> tuple[Batch, ...]:
     """A share of the rows, out of as few batches as hold them, spread over all."""
     if share >= 1 or not batches:
@@ -309,4 +320,5 @@ def _stack(rows: list[Batch], padding: int) -> Batch:
         turns=pad("turns", -1),
         features=torch.cat(features) if features else None,
         source=rows[0].source,
+        origins=tuple(origin for row in rows for origin in row.origins),
     )

@@ -26,6 +26,7 @@ from slimsearch.settings import Settings
 from slimsearch.solvers.sparsegpt import SparseGPT
 from slimsearch.watch import Watch
 
+UNFINISHED = 4  # lines of a journal: start, scope, the dense row, the level store
 STAGES = ("load", "level store", "search", "projector", "finalists", "baselines", "evaluation",
           "export")  # fmt: skip
 
@@ -287,7 +288,7 @@ def swapped(file: Path, content: bytes):
 
 @pytest.fixture
 def unfinished(result, tmp_path) -> Path:
-    return copy_of(result.folder, tmp_path / "run", 3)
+    return copy_of(result.folder, tmp_path / "run", UNFINISHED)
 
 
 def test_a_changed_model_refuses_resume(unfinished, llava_16):
@@ -296,7 +297,7 @@ def test_a_changed_model_refuses_resume(unfinished, llava_16):
     content[-1] ^= 1
     with swapped(shard, bytes(content)), pytest.raises(RunError, match=r"model\.model-00002"):
         api.resume(unfinished)
-    assert len(lines(unfinished)) == 3
+    assert len(lines(unfinished)) == UNFINISHED
 
 
 def test_a_changed_calibration_refuses_resume(unfinished, text_file):

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from slimsearch import assembly, finish, inputs, run
-from slimsearch.candidate import Score
 from slimsearch.errors import ResourceError, SolverError
 from slimsearch.exact import prune_exactly
 from slimsearch.finish import RIDGE, Examiner
@@ -136,17 +135,3 @@ def test_rows_hold_what_tasks_measure(played):
     for row in examiner.rows:
         assert set(row.figures) == {"perplexity", "accuracy", "answer_loss"}
     assert examiner.rows[0].figures != examiner.rows[1].figures
-
-
-def score(total: float) -> Score:
-    return Score("x", (), total)
-
-
-@pytest.mark.parametrize(
-    ("stitched", "exact", "wanted"),
-    [([1, 2], [1, 2], None), ([1, 2, 3], [10, 20, 30], 1.0), ([1, 2, 3], [3, 2, 1], -1.0),
-     ([1, 2, 3, 4], [1, 3, 2, 4], 0.8)],
-)  # fmt: skip
-def test_rank_correlation_is_spearmans(stitched, exact, wanted):
-    found = finish._rank_correlation([score(t) for t in stitched], [score(t) for t in exact])
-    assert found == (None if wanted is None else pytest.approx(wanted))
