@@ -65,14 +65,18 @@ class Budget:
         return tuple(moved)
 
     def switched(self, genes: Sequence[int], times: int, random: np.random.Generator) -> Genes:
-        """So many level switches: one gene goes a level up, another one down; on the target."""
+        """So many level switches, put back on the target."""
+        return self.repair(self.switch(genes, times, random), random)
+
+    def switch(self, genes: Sequence[int], times: int, random: np.random.Generator) -> list[int]:
+        """So many times one gene goes a level up, another one down; off the target, if need be."""
         moved = list(genes)
         for _ in range(times):
             for step in (1, -1):
                 where = int(random.integers(len(moved)))
                 top = len(self.genes[where].choices) - 1
                 moved[where] = min(max(moved[where] + step, 0), top)
-        return self.repair(moved, random)
+        return moved
 
     def cheapest(self, costs: Sequence[Sequence[float]]) -> Genes:
         """The genes of least total cost on the target; `costs` are by gene and choice.

@@ -24,11 +24,7 @@ def first_generation(
 
 def uniform_genes(budget: Budget, random: np.random.Generator) -> Genes:
     """Every gene at the choice nearest to the target."""
-    nearest = [
-        min(range(len(gene.choices)), key=lambda i: abs(gene.choices[i] - budget.target))
-        for gene in budget.genes
-    ]
-    return budget.repair(nearest, random)
+    return budget.repair([gene.nearest(budget.target) for gene in budget.genes], random)
 
 
 def random_genes(budget: Budget, random: np.random.Generator) -> Genes:

@@ -47,6 +47,10 @@ class Gene:
     choices: tuple[float, ...]
     size: int
 
+    def nearest(self, value: float) -> int:
+        """The index of the choice nearest to a value, the lower one of two."""
+        return min(range(len(self.choices)), key=lambda i: abs(self.choices[i] - value))
+
 
 @dataclass(frozen=True)
 class Policy:

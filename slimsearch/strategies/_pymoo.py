@@ -2,6 +2,7 @@
 # pymoo annotates nothing; what pyright reads into its defaults is wrong.
 # pyright: reportArgumentType=false, reportIncompatibleMethodOverride=false
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,31 @@ from pymoo.core.population import Population
 from pymoo.core.repair import Repair
 
 from slimsearch.budget import Budget
-from slimsearch.candidate import Genes
+from slimsearch.candidate import Genes, Hints
+from slimsearch.first_generation import first_generation
 
 WORST = 1e30  # stands for infinity: pymoo may report a NaN or inf as its optimum
+
+
+def breeding(
+    algorithm: Callable[..., Any],
+    budget: Budget,
+    candidates: int,
+    survivors: int,
+    seed: int,
+    hints: Hints,
+) -> Any:
+    """One of pymoo's algorithms over genes: what is known by rule first, then random ones."""
+    random, known = np.random.default_rng(seed), list(hints.allocations.values())
+    return algorithm(
+        pop_size=survivors,
+        n_offsprings=candidates,
+        sampling=np.array(first_generation(budget, candidates, random, known)),
+        crossover=BlockCrossover(),
+        mutation=LevelSwitch(budget),
+        repair=OnBudget(budget),
+        eliminate_duplicates=SameGenes(),
+    )
 
 
 class BlockCrossover(Crossover):
@@ -36,21 +59,18 @@ class LevelSwitch(Mutation):
 
     def __init__(self, budget: Budget):
         super().__init__(prob=0.9)
-        self._held = budget.held
+        self._budget = budget
         self._tops = np.array([len(gene.choices) - 1 for gene in budget.genes])
 
     def _do(self, problem: Any, X: np.ndarray, *_: Any, random_state: Any, **__: Any) -> np.ndarray:
         moved = X.copy()
         for row in moved:
-            if not self._held and random_state.random() < 0.5:
+            if not self._budget.held and random_state.random() < 0.5:
                 some = random_state.random(len(row)) < random_state.random()
                 row[some] += random_state.choice([-1, 1])
                 np.clip(row, 0, self._tops, out=row)
-                continue
-            for _switch in range(random_state.integers(1, 4)):
-                for step in (1, -1):
-                    where = random_state.integers(len(row))
-                    row[where] = np.clip(row[where] + step, 0, self._tops[where])
+            else:
+                row[:] = self._budget.switch(row, random_state.integers(1, 4), random_state)
         return moved
 
 

@@ -1,8 +1,7 @@
 """A genetic search (pymoo): tournament, block-wise crossover, level switches, all on budget.
 
-The first generation holds the allocations that are known by rule and random genes.
-Survivors are told again whenever
-the projector has moved: an old score under an old projector is stale.
+The first generation holds the allocations that are known by rule and random genes. Survivors are
+told again whenever the projector has moved: an old score under an old projector is stale.
 """
 # pymoo annotates nothing; what pyright reads into its defaults is wrong.
 # pyright: reportArgumentType=false, reportIncompatibleMethodOverride=false
@@ -21,16 +20,7 @@ from pymoo.problems.static import StaticProblem
 from slimsearch.budget import Budget
 from slimsearch.candidate import Genes, Hints, Score
 from slimsearch.contracts import Strategy
-from slimsearch.first_generation import first_generation
-from slimsearch.strategies._pymoo import (
-    WORST,
-    BlockCrossover,
-    LevelSwitch,
-    OnBudget,
-    SameGenes,
-    genes_of,
-    genes_of_all,
-)
+from slimsearch.strategies._pymoo import WORST, breeding, genes_of, genes_of_all
 
 
 class Genetic(Strategy):
@@ -43,17 +33,7 @@ class Genetic(Strategy):
         self.start(Hints())
 
     def start(self, hints: Hints) -> None:
-        random = np.random.default_rng(self._seed)
-        known = list(hints.allocations.values())
-        self._algorithm = GA(
-            pop_size=self._keep,
-            n_offsprings=self._count,
-            sampling=np.array(first_generation(self._budget, self._count, random, known)),
-            crossover=BlockCrossover(),
-            mutation=LevelSwitch(self._budget),
-            repair=OnBudget(self._budget),
-            eliminate_duplicates=SameGenes(),
-        )
+        self._algorithm = breeding(GA, self._budget, self._count, self._keep, self._seed, hints)
         self._algorithm.setup(self._problem, seed=self._seed, termination=NoTermination())
 
     def ask(self) -> list[Genes]:

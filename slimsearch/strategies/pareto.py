@@ -20,16 +20,7 @@ from pymoo.problems.static import StaticProblem
 from slimsearch.budget import Budget
 from slimsearch.candidate import Genes, Hints, Score
 from slimsearch.contracts import Strategy
-from slimsearch.first_generation import first_generation
-from slimsearch.strategies._pymoo import (
-    WORST,
-    BlockCrossover,
-    LevelSwitch,
-    OnBudget,
-    SameGenes,
-    genes_of,
-    genes_of_all,
-)
+from slimsearch.strategies._pymoo import WORST, breeding, genes_of, genes_of_all
 
 
 class Pareto(Strategy):
@@ -43,16 +34,7 @@ class Pareto(Strategy):
         self.start(Hints())
 
     def start(self, hints: Hints) -> None:
-        random, known = np.random.default_rng(self._seed), list(hints.allocations.values())
-        self._algorithm: Any = NSGA2(
-            pop_size=self._keep,
-            n_offsprings=self._count,
-            sampling=np.array(first_generation(self._budget, self._count, random, known)),
-            crossover=BlockCrossover(),
-            mutation=LevelSwitch(self._budget),
-            repair=OnBudget(self._budget),
-            eliminate_duplicates=SameGenes(),
-        )
+        self._algorithm = breeding(NSGA2, self._budget, self._count, self._keep, self._seed, hints)
         self._algorithm.setup(self._problem(2), seed=self._seed, termination=NoTermination())
 
     def ask(self) -> list[Genes]:
