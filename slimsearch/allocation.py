@@ -12,7 +12,7 @@ A search begins with some of them, and each is a strategy, a baseline, by itself
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -42,6 +42,7 @@ class Ground:
     space: Space
     evaluator: Evaluator
     stored: bool  # the level store holds errors
+    priced: bool = True  # costs are wanted, and with them gradients
 
     @cached_property
     def parts(self) -> list[tuple[str, ...]]:
@@ -50,7 +51,8 @@ class Ground:
     @cached_property
     def seen(self) -> Sensitivity:
         self.evaluator.restore()
-        return sensitivity.measure(self.evaluator.vlm, self.evaluator.calibrated)
+        vlm, calibrated = self.evaluator.vlm, self.evaluator.calibrated
+        return sensitivity.measure(vlm, calibrated, gradients=self.priced)
 
     def costs(self, leaning: float = 1.0) -> Costs:
         """What each gene's choices are predicted to cost; answers weigh `leaning` times."""
@@ -78,9 +80,10 @@ def gather(names: Sequence[str], ground: Ground) -> Hints:
         not ground.stored and len(names) > 1
     ):
         names = ("uniform",)
+    priced = any(name.startswith("optimal") for name in names)
+    ground = replace(ground, priced=priced)
     found = {name: _RULES[name.partition("*")[0]](ground, name) for name in names}
-    predicted = any(name.startswith("optimal") for name in names)
-    return Hints(found, ground.costs() if predicted else ())
+    return Hints(found, ground.costs() if priced else ())
 
 
 def _uniform(ground: Ground, _: str) -> Genes:
@@ -137,8 +140,7 @@ def _spread(ground: Ground, worth: Mapping[str, float]) -> Genes:
     nearest = []
     for gene, part in zip(budget.genes, ground.parts, strict=True):
         offset = float(np.mean([offsets[_block(matrix)] for matrix in part])) - middle
-        share = budget.target + offset
-        nearest.append(min(range(len(gene.choices)), key=lambda i: abs(gene.choices[i] - share)))
+        nearest.append(gene.nearest(budget.target + offset))
     return budget.repair(nearest, np.random.default_rng(0))
 
 

@@ -1,4 +1,4 @@
-"""How much each matrix matters, from one pass over the dense model, forwards and back.
+"""How much each matrix matters, from one pass over the dense model, forwards and, if asked, back.
 
 To second order a change dy of a matrix's output costs 1/2 E[(g . dy)^2] of loss, g being the
 loss's gradient there. Over directions that do not know of g this is |g|^2 |dy|^2 / 2 rows, and
@@ -27,17 +27,18 @@ BATCH_TOKENS = 1024  # a backward pass holds every block's activations
 class Sensitivity:
     """By matrix: mean squared gradient per predicted token and output, and input norms."""
 
-    texts: Mapping[str, float]
+    texts: Mapping[str, float]  # empty where no gradients were asked for, as `pairs` then is
     pairs: Mapping[str, float]
     inputs: Mapping[str, Tensor]  # ||X_j|| of every input column, over both
 
 
-def measure(vlm: VLM, calibrated: Calibrated) -> Sensitivity:
+def measure(vlm: VLM, calibrated: Calibrated, *, gradients: bool = True) -> Sensitivity:
     """One pass over a quarter of the calibration; the model must be dense."""
     part = calibrated.part(SHARE)
+    pass_over = _gradients if gradients else _forwards
     squares = {m.name: torch.zeros(m.columns, device=vlm.device) for m in vlm.matrices}
     with _noting_inputs(vlm, squares):
-        texts, pairs = _gradients(vlm, part.texts), _gradients(vlm, part.pairs)
+        texts, pairs = pass_over(vlm, part.texts), pass_over(vlm, part.pairs)
     return Sensitivity(texts, pairs, {name: total.sqrt() for name, total in squares.items()})
 
 
@@ -46,13 +47,26 @@ def _gradients(vlm: VLM, batches: Sequence[Batch]) -> dict[str, float]:
     sums = {matrix.name: torch.zeros((), device=vlm.device) for matrix in vlm.matrices}
     predicted = 0
     with _noting_gradients(vlm, sums):
-        for batch in batches:
-            for rows in batch.split(max(1, BATCH_TOKENS // batch.ids.shape[1])):
-                embeds = vlm.embed(rows).detach().requires_grad_()
-                with torch.enable_grad():
-                    vlm.loss(rows, embeds=embeds).backward()
-                predicted += int((rows.targets != IGNORED).sum())
+        for rows in _few_rows(batches):
+            embeds = vlm.embed(rows).detach().requires_grad_()
+            with torch.enable_grad():
+                vlm.loss(rows, embeds=embeds).backward()
+            predicted += int((rows.targets != IGNORED).sum())
     return {m.name: float(sums[m.name]) / max(predicted, 1) / m.rows for m in vlm.matrices}
+
+
+@torch.no_grad()
+def _forwards(vlm: VLM, batches: Sequence[Batch]) -> dict[str, float]:
+    """Passes through every matrix and learns nothing by itself."""
+    for rows in _few_rows(batches):
+        vlm.predicting(rows, vlm.embed(rows))
+    return {}
+
+
+def _few_rows(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """The same rows in batches that a backward pass can hold."""
+    for batch in batches:
+        yield from batch.split(max(1, BATCH_TOKENS // batch.ids.shape[1]))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Allocations by rule, each against its definition written plainly, and the cheapest by force."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -72,6 +73,17 @@ def test_owl_takes_less_from_a_block_with_outliers(ground):
     values = dict(zip([g.key for g in ground.space.genes], ground.space.values(genes), strict=True))
     mean = [np.mean([v for k, v in values.items() if k.startswith(f"blocks.{n}.")]) for n in (0, 1)]
     assert mean[1] < mean[0]
+
+
+def test_what_asks_for_no_costs_asks_for_no_gradients(ground, monkeypatch):
+    """And sees the same inputs."""
+    known = ground.seen.inputs
+    monkeypatch.setattr(torch.Tensor, "backward", lambda *_: pytest.fail("a backward pass"))
+    bare = replace(ground, priced=False)
+    assert all(torch.equal(bare.seen.inputs[name], norms) for name, norms in known.items())
+    allocation.gather(("owl", "alpha"), ground)
+    with pytest.raises(pytest.fail.Exception):
+        allocation.gather(("owl", "optimal"), ground)
 
 
 def test_hill_tells_heavy_tails_from_light_ones():

@@ -17,7 +17,7 @@ class WeightNorm(Term):
         self._dense: dict[str, float] = {}
 
     def prepare(self, vlm: VLM, calibrated: Calibrated) -> None:
-        self._dense = _norms(vlm)
+        self._dense = self._dense or _norms(vlm)  # the same for every part of the calibration
 
     def measure(self, vlm: VLM, calibrated: Calibrated) -> float:
         now = _norms(vlm)
