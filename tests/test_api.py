@@ -31,19 +31,6 @@ STAGES = ("load", "level store", "search", "projector", "finalists", "baselines"
           "export")  # fmt: skip
 
 
-class Notes(Watch):
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[str] = []
-        self.rounds: list[int] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def closed(self, done) -> None:
-        self.rounds.append(done.index)
-
-
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory, llava_16, pairs_file, text_file) -> Settings:
     """Fourteen genes on a bf16 model in two shards."""
@@ -204,7 +191,7 @@ def test_scores_in_the_journal_are_not_paid_for_again(result, tmp_path, monkeypa
     first = next(n for n, record in enumerate(records) if record["kind"] == "round")
     run = copy_of(result.folder, tmp_path / "run", first + 1)
     before = lines(run)
-    watch = Notes()
+    watch = tiny.Notes()
     api.resume(run, watch)
     assert lines(run)[: len(before)] == before
     assert watch.rounds == [1, 2]
@@ -334,7 +321,7 @@ def test_drift_that_is_allowed_marks_the_result(unfinished, llava_16):
     file.write_text(file.read_text().replace("finalists = 2", "finalists = 1"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
-    watch = Notes()
+    watch = tiny.Notes()
     with swapped(shard, bytes(content)):
         found = api.resume(unfinished, watch, allow_drift=True)
     assert len(found.drift) == 2
@@ -547,7 +534,7 @@ def test_a_matrix_that_cannot_be_solved_costs_only_those_who_prune_it(small, tmp
         return prune(self, matrices, hessian, levels)
 
     monkeypatch.setattr(SparseGPT, "prune_together", fails_on_down)
-    out, watch = tmp_path / "run", Notes()
+    out, watch = tmp_path / "run", tiny.Notes()
     chosen = replace(
         small, policy="per_matrix", ratio=0.25, levels="0,0.25,0.5", candidates=24, seed=3
     )
@@ -577,7 +564,7 @@ def test_a_solver_that_fails_says_so(small, tmp_path, monkeypatch):
 
 
 def test_a_text_only_model_skips_the_projector_and_says_so(llama, text_file, tmp_path):
-    watch = Notes()
+    watch = tiny.Notes()
     chosen = tiny.settings(llama, "auto", text_file)
     found = api.search(replace(chosen, out=str(tmp_path / "run")), watch)
     assert any("text-only" in note and "projector step is skipped" in note for note in watch.notes)
@@ -588,7 +575,7 @@ def test_a_text_only_model_skips_the_projector_and_says_so(llama, text_file, tmp
 
 
 def test_the_paper_objective_is_text_only_and_says_so(small, tmp_path):
-    watch = Notes()
+    watch = tiny.Notes()
     found = api.search(replace(small, objective="paper", out=str(tmp_path / "run")), watch)
     assert any("gives the projector no gradient" in note for note in watch.notes)
     assert set(found.terms) == {"text_loss", "weight_norm"}
@@ -596,14 +583,14 @@ def test_the_paper_objective_is_text_only_and_says_so(small, tmp_path):
 
 
 def test_without_pairs_it_says_so(small, tmp_path):
-    watch = Notes()
+    watch = tiny.Notes()
     api.search(replace(small, pairs="none", out=str(tmp_path / "run")), watch)
     assert any("No image-text pairs" in note for note in watch.notes)
 
 
 def test_too_few_pairs_for_a_projector_step_is_said(small, tmp_path):
     """One pair is one batch: none is left to judge the step on. Nothing degrades silently."""
-    watch = Notes()
+    watch = tiny.Notes()
     found = api.search(replace(small, pair_count=1, out=str(tmp_path / "run")), watch)
     assert all(done.step is None for done in found.rounds)
     assert any("projector" in note for note in watch.notes)

@@ -14,15 +14,6 @@ from slimsearch.plugins import names
 from slimsearch.watch import Watch
 
 
-class Notes(Watch):
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 @pytest.mark.parametrize("solver", ["sparsegpt", "wanda", "magnitude"])
 def test_a_model_is_pruned_by_a_policy(small, llava, tmp_path, solver):
     file = tmp_path / "mine.toml"
@@ -140,7 +131,7 @@ def test_a_raised_damping_is_told_and_recorded(small, tmp_path):
     """Fewer tokens than columns and no damping: the Hessian is singular."""
     chosen = replace(small, policy="uniform", pairs="none", segments=1, damping=0.0)
     for stream in (False, True):
-        watch = Notes()
+        watch = tiny.Notes()
         out = tmp_path / f"{stream}"
         pruning.prune(replace(chosen, stream=stream), out, watch)
         raised = json.loads((out / "slimsearch.json").read_text())["raised_damping"]

@@ -4,18 +4,9 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import tiny
 
 from slimsearch import api, level_store
-from slimsearch.watch import Watch
-
-
-class Notes(Watch):
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture
@@ -26,7 +17,7 @@ def searched(small, tmp_path, monkeypatch):
     monkeypatch.setattr(level_store, "fill", lambda *given: fills.append(1) or fill(*given))
 
     def run(name, **changes):
-        before, watch = len(fills), Notes()
+        before, watch = len(fills), tiny.Notes()
         chosen = {
             "stores": "auto",
             "rounds": 1,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+import tiny
 
 from slimsearch import api, comparing, history, plugins, studying, sweeping
 from slimsearch.errors import ResourceError, RunError, SettingsError
@@ -69,17 +70,12 @@ def test_an_interrupted_run_goes_on(quick, tmp_path):
 
 
 def test_a_run_that_fails_is_left_out_and_said(quick, tmp_path, capfd):
-    class Notes(Watch):
-        told: list[str] = []
-
-        def note(self, text: str) -> None:
-            self.told.append(text)
-
+    watch = tiny.Notes()
     bad = Trial("bad", "", replace(quick, pairs=str(tmp_path / "none.json")))
     good = Trial("good", "", quick)
-    found = studying.carry_out([bad, good], tmp_path, Notes())
+    found = studying.carry_out([bad, good], tmp_path, watch)
     assert [row.name for row in found] == ["good"]
-    assert any("'bad' failed" in note for note in Notes.told)
+    assert any("'bad' failed" in note for note in watch.notes)
     with pytest.raises(ResourceError, match="Every run failed"):
         studying.carry_out([bad], tmp_path, Watch())
     assert "none.json" in capfd.readouterr().err

@@ -24,8 +24,10 @@ from transformers import (
 )
 
 from slimsearch import journal
+from slimsearch.candidate import Round
 from slimsearch.journal import Record
 from slimsearch.settings import Settings
+from slimsearch.watch import Watch
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 BEGIN, END, PADDING, IMAGE = 1, 2, 3, 4
@@ -156,6 +158,21 @@ def settings(model: Path, pairs_file: Path | str, text_file: Path) -> Settings:
         projector_steps=2, final_steps=3, projector_rate=1e-3, batch_tokens=200, device="cpu",
         policy="per_matrix", dtype="float32",
     )  # fmt: skip
+
+
+class Notes(Watch):
+    """Keeps what a user would have been told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+        self.rounds: list[int] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def closed(self, done: Round) -> None:
+        self.rounds.append(done.index)
 
 
 def records(run: Path) -> list[Record]:
