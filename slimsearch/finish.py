@@ -21,6 +21,7 @@ from slimsearch.exact import prune_exactly
 from slimsearch.level_store import Packed
 from slimsearch.loop import Loop, Position, note_raised, score_all
 from slimsearch.policy import Policy
+from slimsearch.projector import Course
 from slimsearch.run import Run
 from slimsearch.settings import Settings
 from slimsearch.vlm import VLM, Calibrated
@@ -142,13 +143,8 @@ def polish(loop: Loop, run: Run, watch: Watch) -> None:
         step = run.history.polished
         if step is None:
             with watch.stage("projector"):
-                step = loop.trainer.step(
-                    [lambda: None],
-                    [1.0],
-                    lambda: None,
-                    loop.settings.final_steps,
-                    np.random.default_rng([loop.settings.seed, 0]),
-                )
+                course = Course.as_it_stands(loop.settings.final_steps, [loop.settings.seed, 0])
+                step = loop.trainer.step(course)
             if step.kept:
                 run.save_projector(version, loop.trainer.state())
             run.add_polish(step)

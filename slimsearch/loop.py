@@ -24,7 +24,7 @@ from slimsearch.density import neighbour_density
 from slimsearch.errors import ResourceError, RunError
 from slimsearch.evaluate import Evaluator
 from slimsearch.history import raised_sentence
-from slimsearch.projector import ProjectorTrainer
+from slimsearch.projector import Course, ProjectorTrainer
 from slimsearch.run import Run
 from slimsearch.settings import Settings
 from slimsearch.space import Space
@@ -79,7 +79,7 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
                 run.add_round(done)
             else:
                 _check_asked(run, done, asked)
-                _recall(run, position, done)
+                _recall(run, position, done, loop.shares)
                 for _ in range(steps):
                     watch.advance()
             _tell(loop, position, done)
@@ -223,10 +223,11 @@ def score_all(
 ) -> list[Score]:
     """Scores under the current projector, those that the journal holds for free."""
     paid = {c.name: run.score_of(c, position.projector, share) for c in candidates}
+    todo = [candidate for candidate in candidates if paid[candidate.name] is None]
     # Pruned exactly, a candidate's weights follow the projector: no term stays as it was.
     known = {} if loop.settings.exact else position.measured
-    earlier = {name: s for (name, of), s in known.items() if of == share and s.ok}
-    todo = [candidate for candidate in candidates if paid[candidate.name] is None]
+    measured = {c.name: known.get((c.name, share)) for c in todo}
+    earlier = {name: score for name, score in measured.items() if score is not None and score.ok}
     for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier, share):
         note_raised(loop, run, watch, f"candidate {score.candidate}")
         run.add_score(score)
@@ -256,25 +257,26 @@ def _move_projector(
         return lambda: loop.evaluator.put_on(policy)
 
     with watch.stage("projector"):
-        step = loop.trainer.step(
+        course = Course(
             [putting_on(score) for score in good],
             weights,
             putting_on(champion),
             loop.settings.projector_steps,
             np.random.default_rng([loop.settings.seed, index]),
         )
+        step = loop.trainer.step(course)
         if step.kept:
             run.save_projector(index, loop.trainer.state())
             loop.trainer.version = index
     return step
 
 
-def _recall(run: Run, position: Position, done: Round) -> None:
+def _recall(run: Run, position: Position, done: Round, shares: Sequence[float]) -> None:
     """Takes from the journal what a replayed round measured."""
-    names = {score.candidate for score in done.scores}
-    for (name, projector, share), score in run.history.scores.items():
-        if name in names and projector == position.projector:
-            position.measured[name, share] = score
+    for name in (score.candidate for score in done.scores):
+        for share in shares:
+            if score := run.history.scores.get((name, position.projector, share)):
+                position.measured[name, share] = score
 
 
 def _check_asked(run: Run, done: Round, asked: Sequence[Genes]) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import perf_counter
 
-import numpy as np
-
 from slimsearch import assembly, footprint, inputs, level_store, race
 from slimsearch.allocation import SPARSITY
 from slimsearch.assembly import Bench
+from slimsearch.projector import Course
 from slimsearch.settings import Settings
 from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
@@ -121,7 +120,7 @@ def _projector_seconds(bench: Bench) -> float:
         return 0.0
     before = trainer.state()
     began = perf_counter()
-    trainer.step([lambda: None], [1.0], lambda: None, 2, np.random.default_rng(0))
+    trainer.step(Course.as_it_stands(2, [0]))
     seconds = (perf_counter() - began) / 2
     trainer.load(before)
     return seconds

@@ -10,6 +10,7 @@ the weights that did best on them under the round's best candidate are kept, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import cos, pi
 
 import numpy as np
@@ -29,6 +30,22 @@ PATIENCE = 2  # looks in a row that may bring nothing
 WARM_UP = 0.1  # of the gradient steps
 STEP_TOKENS = 512  # of pairs that a gradient step reads at most
 PARTS = 10  # that pairs are divided into at least, so that some can be held back
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a step trains under: candidates and `best`, each put on the model when called."""
+
+    candidates: Sequence[Callable[[], None]]
+    weights: Sequence[float]  # how often each candidate's turn comes
+    best: Callable[[], None]  # judges on the pairs that are held back
+    steps: int  # of the gradient
+    random: np.random.Generator
+
+    @staticmethod
+    def as_it_stands(steps: int, seed: Sequence[int]) -> Course:
+        """Under the one policy that is on the model already."""
+        return Course([lambda: None], [1.0], lambda: None, steps, np.random.default_rng(seed))
 
 
 class ProjectorTrainer:
@@ -59,42 +76,27 @@ class ProjectorTrainer:
         """Whether there is a projector, and pairs to train and to judge it on."""
         return bool(self._weights and self._training and self._held)
 
-    def step(
-        self,
-        candidates: Sequence[Callable[[], None]],
-        weights: Sequence[float],
-        best: Callable[[], None],
-        steps: int,
-        random: np.random.Generator,
-    ) -> ProjectorStep:
-        """Trains in place; `candidates` and `best` put a policy on the model when called."""
+    def step(self, course: Course) -> ProjectorStep:
+        """Trains in place."""
         start = self.state()
         try:
-            return self._try(start, candidates, weights, best, steps, random)
+            return self._try(start, course)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self.load(start)
             return ProjectorStep(None, None, kept=False, note="out of memory")
 
-    def _try(
-        self,
-        start: dict[str, Tensor],
-        candidates: Sequence[Callable[[], None]],
-        weights: Sequence[float],
-        best: Callable[[], None],
-        steps: int,
-        random: np.random.Generator,
-    ) -> ProjectorStep:
+    def _try(self, start: dict[str, Tensor], course: Course) -> ProjectorStep:
         """The step itself; goes back to `start` where it does not help."""
-        kept = start
-        best()
+        kept, steps = start, course.steps
+        course.best()
         before = after = least = self._judged()
-        batches = self._shuffled(random)
+        batches = self._shuffled(course.random)
         on, in_vain = -1, 0  # the candidate on the model; looks that brought nothing
-        for done, index in enumerate(_together(_systematic(weights, steps, random), random), 1):
+        for done, index in enumerate(_turns(course), 1):
             if index != on:
-                candidates[index]()
+                course.candidates[index]()
                 on = index
             if not self._descend(*next(batches), self._rate * _schedule(done, steps)):
                 self.load(start)
@@ -102,7 +104,7 @@ class ProjectorTrainer:
             if done % LOOK and done < steps:
                 continue
             self._vlm.set_projector(self._detached())
-            best()
+            course.best()
             on, after = -1, self._judged()
             if after < least:
                 kept, least, in_vain = self.state(), after, 0
@@ -194,6 +196,12 @@ def _schedule(done: int, steps: int) -> float:
     """The share of the rate at the `done`-th of `steps` gradient steps."""
     warm = max(1, round(WARM_UP * steps))
     return min(1.0, done / warm) * (1 + cos(pi * max(0, done - warm) / (steps - warm + 1))) / 2
+
+
+def _turns(course: Course) -> list[int]:
+    """The candidate of each gradient step."""
+    drawn = _systematic(course.weights, course.steps, course.random)
+    return _together(drawn, course.random)
 
 
 def _systematic(weights: Sequence[float], count: int, random: np.random.Generator) -> np.ndarray:

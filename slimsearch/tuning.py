@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from slimsearch import (
     artefact,
     assembly,
@@ -28,7 +26,7 @@ from slimsearch.candidate import ProjectorStep
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import CalibrationError, ModelError, RunError
 from slimsearch.finish import Row, round_projector
-from slimsearch.projector import ProjectorTrainer
+from slimsearch.projector import Course, ProjectorTrainer
 from slimsearch.settings import Settings
 from slimsearch.vlm import VLM, Calibrated
 from slimsearch.watch import Watch
@@ -84,13 +82,7 @@ def tune(
     facts = artefact.facts_of(vlm)
     rows = [Row("before", facts["sparsity"], task.measure(vlm, held_out))]
     with watch.stage("projector"):
-        step = trainer.step(
-            [lambda: None],
-            [1.0],
-            lambda: None,
-            chosen.final_steps,
-            np.random.default_rng([chosen.seed, 0]),
-        )
+        step = trainer.step(Course.as_it_stands(chosen.final_steps, [chosen.seed, 0]))
     if step.kept:
         round_projector(vlm)
     rows.append(Row("after", facts["sparsity"], task.measure(vlm, held_out)))

@@ -10,7 +10,7 @@ import torch
 from slimsearch import projector
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches
-from slimsearch.projector import ProjectorTrainer, _schedule, _systematic
+from slimsearch.projector import Course, ProjectorTrainer, _schedule, _systematic
 from slimsearch.vlm import IGNORED
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
@@ -24,8 +24,12 @@ def pairs(seen):
 
 
 def step(trainer, steps: int = 12, seed: int = 0, candidates=None, weights=None):
-    return trainer.step(candidates or [lambda: None], weights or [1.0], lambda: None, steps,
-                        np.random.default_rng(seed))  # fmt: skip
+    return trainer.step(
+        Course(
+            candidates or [lambda: None], weights or [1.0], lambda: None, steps,
+            np.random.default_rng(seed),
+        )
+    )  # fmt: skip
 
 
 def test_a_step_lowers_the_loss_on_pairs_it_never_trained_on(seen, pairs):

@@ -15,15 +15,6 @@ from slimsearch.settings import Settings
 from slimsearch.watch import Watch
 
 
-class Notes(Watch):
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 @pytest.fixture(scope="module")
 def pruned(llava, pairs_file, text_file, tmp_path_factory):
     """A tiny LLaVA, half of it gone."""
@@ -67,7 +58,7 @@ def test_it_follows_the_dense_model_where_that_is_known(pruned, llava, pairs_fil
 
 
 def test_without_the_dense_model_it_learns_the_answers_and_says_so(pruned, pairs_file, tmp_path):
-    told, watch = pruned / "slimsearch.json", Notes()
+    told, watch = pruned / "slimsearch.json", tiny.Notes()
     kept = told.read_text()
     told.write_text(kept.replace(json.loads(kept)["base"], str(tmp_path / "moved")))
     done = tuning.tune(str(pruned), changes(pairs_file), tmp_path / "tuned", "", watch)
