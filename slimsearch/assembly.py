@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from slimsearch import conversation, loading, objective, plugins, race, space
+from slimsearch import conversation, level_store, loading, objective, plugins, race, space
+from slimsearch.allocation import SPARSITY
 from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
 from slimsearch.errors import ModelError
@@ -132,12 +134,13 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     if strategy.weighs_terms and any(term.is_cost for term in terms.values()):
         found = replace(found, budget=replace(found.budget, held=False))
     found.budget.check()
+    where = _where(settings, model, families, found)
     if settings.exact:
         store: LevelStore = ExactStore(
-            model, calibrated.all, solver, settings.tokens, settings.true_sequential
+            model, calibrated.all, solver, settings.tokens, settings.true_sequential, where
         )
     else:
-        store = LevelStore(model)
+        store = LevelStore(model, where)
     evaluator = Evaluator(model, store, calibrated, families, terms, weights)
     trainer = None
     if calibrated.pairs and settings.projector_steps:
@@ -158,12 +161,23 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     )
 
 
+def _where(settings: Settings, model: VLM, families: Mapping[str, Family], found: Space) -> str:
+    """Where the level store is held: by itself, on a GPU only if it leaves half of it free."""
+    if settings.store_in != "auto" or model.device.type != "cuda":
+        return "disk" if settings.store_in == "auto" else settings.store_in
+    needed = sum(matrix.size for matrix in model.matrices) * model.dtype.itemsize
+    if SPARSITY in families and not settings.exact:
+        levels = found.levels(families[SPARSITY], model.matrices)
+        needed += level_store.expected_bytes(model, levels)
+    return "gpu" if needed < torch.cuda.mem_get_info(model.device)[0] / 2 else "disk"
+
+
 def _store_fingerprint(given: Given, model: VLM) -> dict[str, Any]:
     """Everything that a level store follows from, apart from its levels."""
     chosen = as_dict(given.settings)
     keys = (
         "segments", "segment_length", "seed", "objective", "tokens", "solver", "damping", "keep",
-        "batch_tokens",
+        "reference_count", "batch_tokens",
     )  # fmt: skip
     whole = given.fingerprint
     return {

@@ -61,8 +61,9 @@ class ExactStore(LevelStore):
         solver: Solver,
         tokens: str,
         true_sequential: bool,
+        where: str = "memory",
     ):
-        super().__init__(vlm)
+        super().__init__(vlm, where)
         self._batches, self._solver, self._tokens = batches, solver, tokens
         self._true_sequential = true_sequential
         self._last: tuple[dict[str, float], int] = {}, vlm.projector_changes

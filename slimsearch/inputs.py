@@ -32,7 +32,17 @@ from slimsearch.settings import Settings, as_dict, policy_of, strategy_of
 from slimsearch.version import __version__
 
 # Settings that change no result, or whose content is in the fingerprint by itself.
-ELSEWHERE = ("out", "stores", "json", "dry_run", "model", "policy", "calibration", "pairs")
+ELSEWHERE = (
+    "out",
+    "stores",
+    "store_in",
+    "json",
+    "dry_run",
+    "model",
+    "policy",
+    "calibration",
+    "pairs",
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ def gather(settings: Settings) -> Given:
         plugins.find(kind, name)
     _check_terms(settings)
     policy = _policy(settings)
-    loading.pick_device(settings.device)
+    _check_solving(settings)
     found = checkpoint.find(settings.model)
     architecture = loading.architecture_of(found)
     sees = architecture.projector is not None
@@ -111,6 +121,21 @@ def _policy(settings: Settings) -> PolicyFile:
     if settings.levels:
         policies.parse_levels(settings.levels, settings.ratio, "--levels")
     return policy
+
+
+def _check_solving(settings: Settings) -> None:
+    """Refuses a device that is not there, and what does not go with it or with the solver."""
+    device = loading.pick_device(settings.device)
+    if settings.store_in == "gpu" and device.type == "cpu":
+        raise SettingsError(
+            "store_in = 'gpu' keeps the level store beside a model on a GPU, and this one is on "
+            "the CPU. Use --store-in memory or disk."
+        )
+    if settings.reference_count and settings.solver != "sparsegpt":
+        raise SettingsError(
+            f"reference_count is how SparseGPT's published code counts; {settings.solver} has no "
+            f"such count. Leave it out, or use --solver sparsegpt."
+        )
 
 
 def _check_terms(settings: Settings) -> None:

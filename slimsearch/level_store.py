@@ -2,13 +2,17 @@
 
 A matrix at a level is kept as one bit a weight and the values that stayed: at half sparsity 9/16
 of dense bf16. Stitching expands only those matrices whose level changes.
+
+The store lies on the GPU, in memory or on disk. On disk it is mapped, so that memory holds no more
+of it than is being read, and the dense weights are read from the model's own files when they are
+wanted again; elsewhere a copy of them is kept beside the store.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -40,6 +44,9 @@ class Packed:
     def bytes(self) -> int:
         return self.bits.numel() + self.values.numel() * self.values.element_size()
 
+    def to(self, device: torch.device | str) -> Packed:
+        return replace(self, bits=self.bits.to(device), values=self.values.to(device))
+
     def expand(self) -> Tensor:
         """The matrix again, [rows, columns], zeros exact."""
         shifts = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
@@ -61,17 +68,27 @@ def pack(pruned: Pruned, *dtypes: torch.dtype) -> Packed:
 
 
 class LevelStore:
-    """matrix x level -> Packed, and the dense weights to go back to."""
+    """matrix x level -> Packed, and the dense weights to go back to.
 
-    def __init__(self, vlm: VLM):
+    Made of a dense model; `where` is 'gpu', 'memory' or 'disk'.
+    """
+
+    def __init__(self, vlm: VLM, where: str = "memory"):
+        self._where = where
+        self._vlm = vlm
+        self._device = vlm.device if where == "gpu" else torch.device("cpu")
         self._entries: dict[tuple[str, float], Packed] = {}
         self._unsolved: dict[str, str] = {}  # matrices that no damping could solve, and why
-        self._dense = {m.name: vlm.linear(m.name).weight.detach().clone() for m in vlm.matrices}
+        self._sizes = {matrix.name: matrix.size for matrix in vlm.matrices}
+        self._dense: dict[str, Tensor] = {}
+        if where != "disk":
+            for name in self._sizes:
+                self._dense[name] = vlm.linear(name).weight.detach().to(self._device, copy=True)
         self.raised: dict[str, float] = {}  # matrix -> damping it took, where more than asked for
-        self._on: dict[str, object] = dict.fromkeys(self._dense, DENSE)
+        self._on: dict[str, object] = dict.fromkeys(self._sizes, DENSE)
 
     def add(self, matrix: str, level: float, pruned: Packed) -> None:
-        self._entries[matrix, _key(level)] = pruned
+        self._entries[matrix, _key(level)] = pruned.to(self._device)
 
     def refuse(self, matrix: str, reason: str) -> None:
         """Notes that a matrix has no solution: whatever candidate asks for it fails."""
@@ -84,12 +101,14 @@ class LevelStore:
     def stitch(self, vlm: VLM, levels: Mapping[str, float]) -> int:
         """Puts every matrix at its level (dense where none is named); returns how many changed."""
         changed = 0
-        for matrix, dense in self._dense.items():
+        for matrix, on in self._on.items():
             level = _key(levels.get(matrix, DENSE))
-            if self._on[matrix] == level:
+            if on == level:
                 continue
-            weight = vlm.linear(matrix).weight.data
-            weight.copy_(dense if level == DENSE else self._entry(matrix, level).expand())
+            if level == DENSE:
+                vlm.linear(matrix).weight.data.copy_(self.dense(matrix))
+            else:
+                _expand_onto(vlm, matrix, self._entry(matrix, level))
             self._on[matrix] = level
             changed += 1
         return changed
@@ -101,7 +120,7 @@ class LevelStore:
     def place(self, vlm: VLM, packed: Mapping[str, Packed]) -> None:
         """Puts given matrices on the model, whatever their level; `restore` takes them off."""
         for matrix, entry in packed.items():
-            vlm.linear(matrix).weight.data.copy_(entry.expand())
+            _expand_onto(vlm, matrix, entry)
             self._on[matrix] = entry
 
     def take_raised(self) -> dict[str, float]:
@@ -112,53 +131,56 @@ class LevelStore:
     def sparsities(self, vlm: VLM) -> dict[str, float]:
         """The share of zeros in each prunable matrix, counted on the model."""
         return {
-            matrix: int((vlm.linear(matrix).weight == 0).sum()) / dense.numel()
-            for matrix, dense in self._dense.items()
+            matrix: int((vlm.linear(matrix).weight == 0).sum()) / size
+            for matrix, size in self._sizes.items()
         }
 
     def sparsity(self, vlm: VLM) -> float:
         """The share of zeros among all prunable weights, counted on the model."""
         shares = self.sparsities(vlm)
-        removed = sum(share * self._dense[matrix].numel() for matrix, share in shares.items())
-        return removed / sum(dense.numel() for dense in self._dense.values())
+        removed = sum(share * self._sizes[matrix] for matrix, share in shares.items())
+        return removed / sum(self._sizes.values())
 
     def dense(self, matrix: str) -> Tensor:
-        return self._dense[matrix]
+        """A matrix as it came, on the model's device."""
+        kept = self._dense.get(matrix)
+        return self._vlm.from_disk(matrix) if kept is None else kept.to(self._vlm.device)
 
     @property
     def bytes(self) -> int:
         return sum(entry.bytes for entry in self._entries.values())
 
-    def save(self, folder: Path) -> None:
-        """Writes one safetensors file for each block."""
-        matrices = {matrix for matrix, _ in self._entries} | self._unsolved.keys()
-        blocks = sorted({matrix.split(".")[1] for matrix in matrices}, key=int)
-        with files.new_folder(folder) as temporary:
-            for block in blocks:
-                tensors, errors = {}, {}
-                unsolved = {m: why for m, why in self._unsolved.items() if m.split(".")[1] == block}
-                for (matrix, level), packed in self._entries.items():
-                    if matrix.split(".")[1] == block:
-                        name = f"{matrix}@{level:g}"
-                        tensors[f"{name}.bits"] = packed.bits
-                        tensors[f"{name}.values"] = packed.values
-                        errors[name] = [matrix, level, packed.error, *packed.shape]
-                file = temporary / f"{int(block):04d}.safetensors"
-                with files.writing(file):
-                    save_file(tensors, file, {"entries": json.dumps([errors, unsolved])})
+    def save(self, block: int, folder: Path) -> None:
+        """Writes a block's matrices into a file of their own; from there on it is what is read."""
+        tensors, errors = {}, {}
+        for (matrix, level), packed in self._entries.items():
+            if _block(matrix) == block:
+                name = f"{matrix}@{level:g}"
+                tensors[f"{name}.bits"] = packed.bits
+                tensors[f"{name}.values"] = packed.values
+                errors[name] = [matrix, level, packed.error, *packed.shape]
+        unsolved = {m: why for m, why in self._unsolved.items() if _block(m) == block}
+        file = folder / f"{block:04d}.safetensors"
+        with files.writing(file):
+            save_file(tensors, file, {"entries": json.dumps([errors, unsolved])})
+        if self._where == "disk":
+            self._read(file)
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote; tensors stay memory-mapped until they are used."""
+        """Reads what `save` wrote."""
         for file in sorted(folder.glob("*.safetensors")):
-            with safe_open(file, "pt") as shard:
-                entries, unsolved = json.loads(shard.metadata()["entries"])
-                self._unsolved |= unsolved
-                for name, (matrix, level, error, rows, columns) in entries.items():
-                    self.add(matrix, level, Packed(
-                        shard.get_tensor(f"{name}.bits").to(self._dense[matrix].device),
-                        shard.get_tensor(f"{name}.values").to(self._dense[matrix].device),
-                        (rows, columns), error,
-                    ))  # fmt: skip
+            self._read(file)
+
+    def _read(self, file: Path) -> None:
+        """Takes over a block's file, its tensors mapped and, elsewhere than on disk, copied."""
+        with safe_open(file, "pt") as shard:
+            entries, unsolved = json.loads(shard.metadata()["entries"])
+            self._unsolved |= unsolved
+            for name, (matrix, level, error, rows, columns) in entries.items():
+                bits, values = (shard.get_tensor(f"{name}.{part}") for part in ("bits", "values"))
+                if self._where == "memory":
+                    bits, values = bits.clone(), values.clone()
+                self.add(matrix, level, Packed(bits, values, (rows, columns), error))
 
     def _entry(self, matrix: str, level: float) -> Packed:
         if matrix in self._unsolved:
@@ -177,16 +199,19 @@ def fill(
     solver: Solver,
     tokens: str,
     advance: Callable[[], None],
+    folder: Path | None = None,
     blocks: int | None = None,
 ) -> None:
     """Solves every matrix at all its levels from the dense model's activations.
 
-    `blocks` stops after so many of them: a probe.
+    With a `folder`, each block is written there as soon as it is solved. `blocks` stops after so
+    many of them: a probe.
     """
     store.restore(vlm)
-    stops = None if blocks is None else blocks * len(vlm.architecture.stages)
+    stages = len(vlm.architecture.stages)
     every = walk(vlm, batches, tokens, pruned_inputs=False, by_set=solver.by_set)
-    for stop in islice(every, stops):
+    stops = islice(every, None if blocks is None else blocks * stages)
+    for count, stop in enumerate(stops, 1):
         wanted = [
             sorted({_key(level) for level in levels.get(matrix, ())} - {DENSE})
             for matrix in stop.matrices
@@ -198,6 +223,23 @@ def fill(
             if stop.hessian.raised:
                 store.raised[matrix] = stop.hessian.raised
             advance()
+        if folder is not None and count % stages == 0:
+            store.save(_block(stop.matrices[0]), folder)
+
+
+def expected_bytes(vlm: VLM, levels: Mapping[str, Iterable[float]]) -> int:
+    """What a store will take: a bit for each weight, and the values that stay."""
+    width = vlm.disk_dtype.itemsize
+    return sum(
+        matrix.size // 8 + round(matrix.size * (1 - level)) * width
+        for matrix in vlm.matrices
+        for level in levels[matrix.name]
+    )
+
+
+def _expand_onto(vlm: VLM, matrix: str, packed: Packed) -> None:
+    """Puts a matrix on the model; where that is a GPU, it travels packed."""
+    vlm.linear(matrix).weight.data.copy_(packed.to(vlm.device).expand())
 
 
 def _solved(
@@ -216,6 +258,10 @@ def _solved(
             store.refuse(matrix, str(error))
             found.append([])
     return found
+
+
+def _block(matrix: str) -> int:
+    return int(matrix.split(".")[1])
 
 
 def _key(level: float) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch import allocation, level_store, race, stores
+from slimsearch import allocation, files, level_store, race, stores
 from slimsearch.allocation import SPARSITY, Ground
 from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
 from slimsearch.contracts import Executor, Solver, Strategy
@@ -89,23 +89,34 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
 
 
 def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
-    """Solves every matrix at every level, or reads what this run solved before."""
+    """Solves every matrix at every level, or reads what this run solved before.
+
+    Where that is damaged it is solved again, and must come out as it was.
+    """
     evaluator = loop.evaluator
     family = evaluator.families.get(SPARSITY)
     if family is None or loop.settings.exact:
         return
-    vlm = evaluator.vlm
+    vlm, store = evaluator.vlm, evaluator.store
     with watch.stage("level store", len(vlm.matrices)) as advance:
-        if run.has_levels():
-            evaluator.store.load(run.levels)
+        trouble = run.wrong_levels(run.levels)
+        if trouble:
+            watch.note(f"{trouble}. The level store is solved anew.")
+        elif run.history.levels is not None:
+            store.load(run.levels)
             return
         levels = loop.space.levels(family, vlm.matrices)
-        if not _take_shared(loop, run, watch, levels):
-            level_store.fill(
-                evaluator.store, vlm, loop.hessian_batches, levels, loop.solver, loop.tokens,
-                advance,
-            )  # fmt: skip
-            evaluator.store.save(run.levels)
+        with files.new_folder(run.levels) as folder:
+            taken = _take_shared(loop, run, watch, levels, folder)
+            if not taken:
+                level_store.fill(
+                    store, vlm, loop.hessian_batches, levels, loop.solver, loop.tokens, advance,
+                    folder,
+                )  # fmt: skip
+            if trouble and run.wrong_levels(folder):
+                run.refuse_levels(trouble)
+            files.remove(run.levels)
+        if not taken:
             _share(loop, run, watch, levels)
         note_raised(loop, run, watch, "level store")
         run.add_levels()
@@ -119,7 +130,9 @@ def _shared(loop: Loop, run: Run) -> Path | None:
     return beside if loop.settings.stores == "auto" else Path(loop.settings.stores).expanduser()
 
 
-def _take_shared(loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]]) -> bool:
+def _take_shared(
+    loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]], folder: Path
+) -> bool:
     """Takes over what an earlier run solved, where there is such a store and it is sound."""
     shared = _shared(loop, run)
     if shared is None:
@@ -129,8 +142,8 @@ def _take_shared(loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[fl
         watch.note(f"{trouble}. It is not used: the level store is solved anew.")
     if found is None:
         return False
-    stores.take(found, run.levels)
-    loop.evaluator.store.load(run.levels)
+    stores.take(found, folder)
+    loop.evaluator.store.load(folder)
     watch.note(f"The level store is that of an earlier run: {found}.")
     return True
 

@@ -58,7 +58,7 @@ def plan(settings: Settings, watch: Watch) -> Plan:
     bench = assembly.load(inputs.gather(settings), watch)
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     levels = loop.space.levels(loop.evaluator.families[SPARSITY], vlm.matrices)
-    store = 0 if settings.exact else _store_bytes(vlm, levels)
+    store = 0 if settings.exact else level_store.expected_bytes(vlm, levels)
     seconds = _probe(bench, levels, watch)
     return Plan(
         model=settings.model,
@@ -124,16 +124,6 @@ def _projector_seconds(bench: Bench) -> float:
     seconds = (perf_counter() - began) / 2
     trainer.load(before)
     return seconds
-
-
-def _store_bytes(vlm: VLM, levels: dict[str, set[float]]) -> int:
-    """A bit for each weight and the values that stay, for every matrix at every level."""
-    width = vlm.disk_dtype.itemsize
-    return sum(
-        matrix.size // 8 + round(matrix.size * (1 - level)) * width
-        for matrix in vlm.matrices
-        for level in levels[matrix.name]
-    )
 
 
 def _peak_bytes(vlm: VLM, store: int) -> int:

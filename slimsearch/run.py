@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -203,14 +203,20 @@ class Run:
         if self.history.levels != seals:
             self._append({"kind": "levels", "files": seals})
 
-    def has_levels(self) -> bool:
-        """Whether the level store is there, checked against the journal; an unfinished one goes."""
-        if self.history.levels is None:
-            files.remove(self.levels)
-            return False
-        for name, sealed in self.history.levels.items():
-            self._check(self.levels / name, sealed, "levels", 0)
-        return True
+    def wrong_levels(self, folder: Path) -> str:
+        """How a folder's files differ from the level store in the journal, where it has one."""
+        for name, sealed in (self.history.levels or {}).items():
+            if unlike := files.unlike(folder / name, sealed):
+                return f"{folder / name} {unlike}"
+        return ""
+
+    def refuse_levels(self, trouble: str) -> NoReturn:
+        """Refuses a damaged level store that comes out otherwise when it is solved anew."""
+        raise RunError(
+            f"{trouble}, and solved anew it comes out otherwise (another machine, another number "
+            f"of threads?). Restore it, or cut {self.folder / JOURNAL} at byte "
+            f"{self.history.where('levels')} to go on from before it was made."
+        )
 
     def save_best(self, text: str) -> Path:
         files.write(self.folder / "best.toml", text.encode())

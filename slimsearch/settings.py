@@ -98,6 +98,11 @@ class Settings:
         "Folder where runs of the same model, calibration and solver share level stores. auto: "
         "level-stores beside the run folder; none: nothing is shared.",
     )
+    store_in: str = _setting(
+        "auto",
+        "Where the level store is held: gpu, memory, or disk (mapped from the run folder, read as "
+        "it is used). auto: gpu where the model is on one that has room, else disk.",
+    )
     exact: bool = _setting(
         False,
         "Prune every candidate of a search exactly and sequentially, as published, instead of "
@@ -118,6 +123,11 @@ class Settings:
         False, "slimsearch prune: hold one decoder block at a time, for models beyond memory."
     )
     damping: float = _setting(0.01, "Share of the mean diagonal added to every Hessian.", 0, 10)
+    reference_count: bool = _setting(
+        False,
+        "sparsegpt: prune floor(n * ratio) + 1 weights of every block of columns, as the published "
+        "code does, instead of exactly as many as asked for.",
+    )
     strategy: str = _setting(
         "auto",
         "How candidates are proposed (slimsearch list strategies). auto: surrogate; genetic, as "
@@ -215,6 +225,7 @@ def checked(settings: Settings) -> Settings:
         if least is not None and not least <= value <= most:
             upwards = "or more" if most == MOST else f"to {most:g}"
             raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} {upwards}.")
+    _one_of(settings.store_in, "store_in", ("auto", "gpu", "memory", "disk"))
     _one_of(settings.latency_engine, "latency_engine", ("deepsparse", "deepsparse-int8"))
     _one_of(settings.latency_phase, "latency_phase", ("prefill", "decode"))
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))

@@ -47,11 +47,10 @@ def find(shared: Path, fingerprint: Mapping[str, Any], levels: Levels) -> tuple[
     return None, trouble
 
 
-def take(store: Path, target: Path) -> None:
+def take(store: Path, folder: Path) -> None:
     """Makes a store's files a run's own, by links where the file system allows."""
-    with files.new_folder(target) as folder:
-        for file in sorted(store.glob("*.safetensors")):
-            _link(file, folder / file.name)
+    for file in sorted(store.glob("*.safetensors")):
+        _link(file, folder / file.name)
 
 
 def keep(shared: Path, fingerprint: Mapping[str, Any], levels: Levels, source: Path) -> None:

@@ -142,6 +142,11 @@ class VLM:
                 return name
         raise ModelError(f"{self.checkpoint.folder} holds no tensor for {parameter}.")
 
+    def from_disk(self, matrix: str) -> Tensor:
+        """One of our matrices as the checkpoint holds it, in the model's dtype."""
+        ((_, weight),) = self.checkpoint.read([self.disk_name(self.matrix_parameter(matrix))])
+        return weight.to(self.device, self.dtype)
+
     def matrix_parameter(self, matrix: str) -> str:
         """The parameter name of one of our matrices, as transformers spells it."""
         _, index, role = matrix.split(".")

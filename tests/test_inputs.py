@@ -44,6 +44,8 @@ def test_the_seed_draws_the_segments(small):
         ({"policy": "nothing"}, InputError, "policies"),
         ({"levels": "1.5"}, InputError, "levels"),
         ({"device": "tpu"}, InputError, "tpu"),
+        ({"store_in": "gpu"}, SettingsError, "memory or disk"),
+        ({"solver": "wanda", "reference_count": True}, SettingsError, "wanda has no such count"),
         ({"segment_length": 5000}, CalibrationError, "5000"),
         ({"calibration": "missing.txt"}, CalibrationError, "missing.txt"),
     ],
@@ -78,5 +80,5 @@ def test_every_other_setting_is_in_the_fingerprint(small):
     found = inputs.gather(small).fingerprint["settings"]
     left_out = {item.name for item in fields(Settings)} - set(found)
     assert left_out == {
-        "out", "stores", "json", "dry_run", "model", "policy", "calibration", "pairs",
+        "out", "stores", "store_in", "json", "dry_run", "model", "policy", "calibration", "pairs",
     }  # fmt: skip

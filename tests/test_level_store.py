@@ -1,10 +1,17 @@
 """The level store keeps what solvers gave, and an exact prune is what it says it is."""
 
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from slimsearch.contracts import Pruned
 from slimsearch.errors import RunError, SolverError
@@ -59,15 +66,15 @@ def test_a_stitched_model_holds_what_the_solver_gave(seen, batches):
         assert torch.equal(model.linear(matrix.name).weight, store.dense(matrix.name))
 
 
-def test_a_store_comes_back_from_its_folder(seen, batches, tmp_path):
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_a_store_comes_back_from_its_folder(seen, batches, tmp_path, place):
     model, store = seen[0], LevelStore(seen[0])
     levels = {m.name: (0.123456, 0.5, 1.0) for m in model.matrices}
-    fill(store, model, batches, levels, Magnitude(), "both", lambda: None)
-    store.save(tmp_path / "levels")
-    assert sorted(f.name for f in (tmp_path / "levels").iterdir()) == [
+    fill(store, model, batches, levels, Magnitude(), "both", lambda: None, tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
         "0000.safetensors", "0001.safetensors"]  # fmt: skip
-    again = LevelStore(model)
-    again.load(tmp_path / "levels")
+    again = LevelStore(model, place)
+    again.load(tmp_path)
     assert again.bytes == store.bytes
     for level in (0.123456, 0.5, 1.0):
         chosen = {m.name: level for m in model.matrices}
@@ -126,12 +133,92 @@ def test_a_matrix_without_a_solution_fails_whoever_asks_for_it(seen, batches, tm
 
     store = LevelStore(model)
     fill(store, model, batches, {m.name: (0.5,) for m in model.matrices}, Failing(), "both",
-         lambda: None)  # fmt: skip
-    store.save(tmp_path / "levels")
+         lambda: None, tmp_path)  # fmt: skip
     again = LevelStore(model)
-    again.load(tmp_path / "levels")
+    again.load(tmp_path)
     for found in (store, again):
         with pytest.raises(SolverError, match=r"blocks\.1\.down: stays indefinite"):
             found.stitch(model, {"blocks.1.down": 0.5})
         assert found.stitch(model, {"blocks.0.down": 0.5, "blocks.1.gate": 0.5}) == 2
         found.restore(model)
+
+
+def test_on_disk_the_dense_weights_come_from_the_model_s_own_files(load, llava_16):
+    """In the model's dtype, whatever the files' is; no copy of them is kept."""
+    for dtype in ("float32", "bfloat16"):
+        model = load(llava_16, dtype)
+        on_disk, in_memory = LevelStore(model, "disk"), LevelStore(model, "memory")
+        for matrix in model.matrices:
+            weight = model.linear(matrix.name).weight
+            before = weight.clone()
+            on_disk.place(model, {matrix.name: pack(Pruned(torch.zeros_like(before), 0.0))})
+            assert not weight.any()
+            on_disk.restore(model)
+            for dense in (weight, on_disk.dense(matrix.name), in_memory.dense(matrix.name)):
+                assert dense.dtype == before.dtype
+                assert torch.equal(dense, before)
+
+
+def test_stitching_leaves_a_matrix_alone_whose_level_stays(seen, batches):
+    model, store = seen[0], LevelStore(seen[0])
+    fill(store, model, batches, {m.name: (0.3, 0.6) for m in model.matrices}, Magnitude(), "both",
+         lambda: None)  # fmt: skip
+    levels = {m.name: 0.3 for m in model.matrices}
+    store.stitch(model, levels)
+    for matrix in model.matrices:  # whoever writes is seen
+        model.linear(matrix.name).weight.data.fill_(7.0)
+    assert store.stitch(model, levels | {"blocks.1.o": 0.6, "blocks.0.q": 0.0}) == 2
+    written = [m.name for m in model.matrices if not (model.linear(m.name).weight == 7.0).all()]
+    assert written == ["blocks.0.q", "blocks.1.o"]
+
+
+MAPPED = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from slimsearch.level_store import LevelStore
+from slimsearch.policy import Matrix
+
+linear = torch.nn.Linear(8, 8, bias=False)
+vlm = SimpleNamespace(
+    matrices=[Matrix("blocks.0.q", 4096, 4096)], device=torch.device("cpu"),
+    linear=lambda name: linear,
+)
+store = LevelStore(vlm, sys.argv[2])
+print(flush=True)
+sys.stdin.readline()
+store.load(Path(sys.argv[1]))
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_store_on_disk_is_mapped_and_one_in_memory_is_read(tmp_path):
+    """Resident memory of another process, as the kernel counts it; the file has 34 MiB."""
+    weights = torch.randn(4096, 4096).masked_fill(torch.rand(4096, 4096) < 0.5, 0.0)
+    packed = pack(Pruned(weights, 0.0), torch.float32)
+    name = "blocks.0.q@0.5"
+    tensors = {f"{name}.bits": packed.bits, f"{name}.values": packed.values}
+    entries = {name: ["blocks.0.q", 0.5, 0.0, 4096, 4096]}
+    save_file(tensors, tmp_path / "0000.safetensors", {"entries": json.dumps([entries, {}])})
+    grown = {}
+    for place in ("disk", "memory"):
+        with subprocess.Popen(
+            [sys.executable, "-c", MAPPED, str(tmp_path), place],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as child:  # fmt: skip
+            child.stdout.readline()
+            before = resident(child.pid)
+            print(file=child.stdin, flush=True)
+            child.stdout.readline()
+            grown[place] = resident(child.pid) - before
+            child.stdin.close()
+    assert grown["disk"] < packed.bytes / 8
+    assert grown["memory"] >= packed.bytes
+
+
+def resident(process: int) -> int:
+    """Bytes of a process that are in memory, mapped files included."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(found[1]) * 1024

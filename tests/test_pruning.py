@@ -94,6 +94,19 @@ def test_every_solver_prunes_streamed_as_it_does_resident(small, tmp_path, solve
     assert all(torch.equal(weight, two[key]) for key, weight in one.items())
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_weights_can_be_counted_as_the_published_code_does(small, tmp_path, stream):
+    """floor(n * ratio) + 1 of every block of 128 columns, and a row's 48 columns are one."""
+    chosen = replace(small, policy="uniform", ratio=0.3, reference_count=True, stream=stream)
+    done = pruning.prune(chosen, tmp_path / "out", Watch())
+    facts = json.loads((tmp_path / "out" / "slimsearch.json").read_text())["matrices"]
+    sizes = {"down": 32 * 48, "gate": 48 * 32, "up": 48 * 32}
+    for matrix, share in facts.items():
+        size = sizes.get(matrix.rpartition(".")[2], 32 * 32)
+        assert share * size == int(size * 0.3) + 1
+    assert done.sparsity > 0.3
+
+
 def test_one_mask_for_several_sets_is_another_mask(small, tmp_path):
     other = tiny.pairs(tmp_path / "other", 12, turns=2)
     text = tiny.text(tmp_path / "more.txt", seed=7)

@@ -21,6 +21,7 @@ CHOICES = {
     "latency_engine": st.sampled_from(["deepsparse", "deepsparse-int8"]),
     "latency_phase": st.sampled_from(["prefill", "decode"]),
     "projector_lessons": st.sampled_from(["dense", "answers"]),
+    "store_in": st.sampled_from(["auto", "gpu", "memory", "disk"]),
     "tokens": st.sampled_from(["text", "prompt", "both"]),
     "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
 }

@@ -16,13 +16,16 @@ def command(
     from slimsearch import display, history, shelf
     from slimsearch import policy as policies
 
-    run = Path(policy)
+    run, raised = Path(policy), None
     if (run / history.JOURNAL).is_file():
-        history.read(run).check_written("best.toml")
+        told = history.read(run)
+        told.check_written("best.toml")
+        raised = told.raised
     found = policies.read(run / "best.toml" if run.is_dir() else shelf.find("policies", policy))
     if json:
         tables = {name: dict(table) for name, table in found.tables.items()}
-        display.as_json({"name": found.name, "about": found.about, **tables})
+        known = {} if raised is None else {"raised_damping": raised}
+        display.as_json({"name": found.name, "about": found.about, **known, **tables})
         return
     display.say(f"{found.name}: {found.about}")
     for family, table in found.tables.items():
@@ -32,3 +35,5 @@ def command(
             display.bars(f"[{family}]", numbers)
         if ranges:
             display.grid(f"[{family}]", ("part", "range"), ranges)
+    for during, matrices in (raised or {}).items():
+        display.say(f"{during}: {history.raised_sentence(matrices)}")

@@ -418,7 +418,7 @@ def test_generate_reads_text(slimsearch, llama):
     assert len(json.loads(said.out)["tokens"]) == 3
 
 
-def test_a_raised_damping_is_in_the_journal_and_in_status(slimsearch, flags, small, tmp_path):
+def test_a_raised_damping_is_journalled_and_shown(slimsearch, flags, small, tmp_path):
     """Fewer tokens than columns and no damping: the Hessian is singular."""
     out = tmp_path / "run"
     few = {"pairs": "none", "segments": 1, "damping": 0.0, "rounds": 1, "out": str(out)}
@@ -430,4 +430,8 @@ def test_a_raised_damping_is_in_the_journal_and_in_status(slimsearch, flags, sma
     said = slimsearch("status", out)
     assert "level store: Hessians" in said.out
     assert "blocks.1.down to 0.001" in said.out
-    assert json.loads(slimsearch("status", out, "--json").out)["raised_damping"] == raised
+    shown = slimsearch("show", out).out
+    assert all(line in shown for line in said.out.splitlines() if "damping raised" in line)
+    for command in ("status", "show"):
+        found = json.loads(slimsearch(command, out, "--json").out)
+        assert found["raised_damping"] == raised
