@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import nan
 
-import numpy as np
-
 from slimsearch import picking, ranks
 from slimsearch.allocation import SPARSITY
 from slimsearch.candidate import Candidate, Score, failed

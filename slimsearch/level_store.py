@@ -74,7 +74,7 @@ class LevelStore:
     """
 
     def __init__(self, vlm: VLM, where: str = "memory"):
-        self._where = where
+        self.where = where
         self._vlm = vlm
         self._device = vlm.device if where == "gpu" else torch.device("cpu")
         self._entries: dict[tuple[str, float], Packed] = {}
@@ -163,7 +163,7 @@ class LevelStore:
         file = folder / f"{block:04d}.safetensors"
         with files.writing(file):
             save_file(tensors, file, {"entries": json.dumps([errors, unsolved])})
-        if self._where == "disk":
+        if self.where == "disk":
             self._read(file)
 
     def load(self, folder: Path) -> None:
@@ -178,7 +178,7 @@ class LevelStore:
             self._unsolved |= unsolved
             for name, (matrix, level, error, rows, columns) in entries.items():
                 bits, values = (shard.get_tensor(f"{name}.{part}") for part in ("bits", "values"))
-                if self._where == "memory":
+                if self.where == "memory":
                     bits, values = bits.clone(), values.clone()
                 self.add(matrix, level, Packed(bits, values, (rows, columns), error))
 

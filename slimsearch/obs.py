@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from slimsearch import obs_kernel
-from slimsearch.hessian import full_precision
+from slimsearch.column_blocks import BLOCK, caught_up
 from slimsearch.masks import lowest, lowest_of_groups
 
-BLOCK = 128  # columns that choose their mask together
-SPAN = 512  # columns whose errors reach the columns behind them in one product
 LEAF = 8  # columns updated one by one; between leaves there are products
 
 
@@ -82,27 +80,17 @@ def solve_in_torch(
     levels = len(counts)
     solved = weights.repeat(levels, 1)  # [levels * rows, columns]
     losses = torch.zeros(levels, dtype=torch.float64, device=weights.device)
-    errors = weights.new_empty(levels * rows, min(SPAN, columns))
-    with full_precision():
-        for first in range(0, columns, SPAN):
-            last = min(first + SPAN, columns)
-            for start in range(first, last, BLOCK):
-                end, done = min(start + BLOCK, last), start - first
-                block = solved[:, start:end]
-                block.addmm_(errors[:, :done], upper[first:start, start:end], alpha=-1)
-                # Transposed, so that a column is contiguous: [width, levels * rows].
-                W, U = block.T.contiguous(), upper[start:end, start:end]
-                quotas = [level[start // BLOCK] for level in counts]
-                if keep:
-                    mask = torch.empty_like(W, dtype=torch.bool)  # _mend chooses on its way
-                else:
-                    mask = _choose(W, U, quotas, whole_ties)
-                E = _mend(W, U, mask, keep)
-                block.copy_(W.T)
-                errors[:, done : end - first].copy_(E.T)
-                losses += E.square_().view(-1, levels, rows).sum((0, 2), dtype=torch.float64)
-            spread = errors[:, : last - first]
-            solved[:, last:].addmm_(spread, upper[first:last, last:], alpha=-1)
+    for start, end, errors in caught_up(solved, upper):
+        # Transposed, so that a column is contiguous: [width, levels * rows].
+        W, U = solved[:, start:end].T.contiguous(), upper[start:end, start:end]
+        if keep:
+            mask = torch.empty_like(W, dtype=torch.bool)  # _mend chooses on its way
+        else:
+            mask = _choose(W, U, [level[start // BLOCK] for level in counts], whole_ties)
+        E = _mend(W, U, mask, keep)
+        solved[:, start:end].copy_(W.T)
+        errors.copy_(E.T)
+        losses += E.square_().view(-1, levels, rows).sum((0, 2), dtype=torch.float64)
     return solved.view(levels, rows, columns), (losses / 2).tolist()
 
 

@@ -28,7 +28,8 @@ class Plan:
     prunable: int
     levels: tuple[float, ...]
     genes: int
-    store_bytes: int  # on disk and in memory alike
+    store_bytes: int
+    store_in: str  # where it is held while the search goes on: gpu, memory or disk
     peak_bytes: int
     candidates: int
     seconds: dict[str, float]
@@ -44,9 +45,15 @@ class Plan:
             ("levels", levels or "none: nothing to search"),
             ("genes", str(self.genes)),
             ("candidates", f"{self.candidates}, and the survivors of each round again"),
-            ("level store", _kept(self.store_bytes)),
+            ("level store", self._kept()),
             ("peak memory, from the probe", _size(self.peak_bytes)),
         ]
+
+    def _kept(self) -> str:
+        if not self.store_bytes:
+            return "none: every candidate is pruned exactly"
+        held = {"gpu": "as much on the GPU", "memory": "as much in memory", "disk": "mapped"}
+        return f"{_size(self.store_bytes)} on disk, {held[self.store_in]}"
 
     def times(self) -> list[tuple[str, str]]:
         rows = [(stage, f"{seconds:.1f}") for stage, seconds in self.seconds.items()]
@@ -70,7 +77,8 @@ def plan(settings: Settings, watch: Watch) -> Plan:
         levels=tuple(sorted(set().union(*levels.values()))),
         genes=len(loop.space.genes),
         store_bytes=store,
-        peak_bytes=_peak_bytes(vlm, store),
+        store_in=loop.evaluator.store.where,
+        peak_bytes=_peak_bytes(vlm, 0 if loop.evaluator.store.where == "disk" else store),
         candidates=settings.rounds * settings.candidates,
         seconds=seconds,
     )
@@ -127,15 +135,9 @@ def _projector_seconds(bench: Bench) -> float:
 
 
 def _peak_bytes(vlm: VLM, store: int) -> int:
-    """What the probe took at its highest, and the blocks of the store that it left out."""
+    """What the probe took at its highest, and the blocks of a held store that it left out."""
     rest = round(store * (1 - 1 / len(vlm.blocks)))
     return footprint.peak_bytes(vlm.device.type) + rest
-
-
-def _kept(store: int) -> str:
-    if not store:
-        return "none: every candidate is pruned exactly"
-    return f"{_size(store)} on disk, the same in memory"
 
 
 def _size(count: int) -> str:

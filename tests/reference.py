@@ -26,7 +26,7 @@ def sparsegpt(
     W = weights.clone()
     rows, columns = W.shape
     mask = torch.zeros_like(W, dtype=torch.bool)
-    loss = torch.zeros((), dtype=W.dtype)
+    loss = torch.zeros((), dtype=W.dtype, device=W.device)
     for start in range(0, columns, BLOCK):
         end = min(start + BLOCK, columns)
         U = upper[start:end, start:end]
@@ -36,7 +36,7 @@ def sparsegpt(
             chosen = scores <= threshold
         else:
             count = round(level * (rows * end)) - round(level * (rows * start))
-            chosen = torch.zeros(scores.numel(), dtype=torch.bool)
+            chosen = torch.zeros(scores.numel(), dtype=torch.bool, device=W.device)
             chosen[scores.flatten().sort(stable=True).indices[:count]] = True
             chosen = chosen.view(scores.shape)
         mask[:, start:end] = chosen

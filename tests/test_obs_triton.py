@@ -1,6 +1,10 @@
 """The Triton kernels against the plain solve: on a GPU where there is one, else interpreted."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import reference
@@ -111,3 +115,53 @@ def column_by_column(weights: Tensor, upper: Tensor, keep: tuple[int, int]) -> t
         W[:, j][mask[:, j]] = 0
         loss += float(error.square().sum()) / 2
     return W, loss
+
+
+COMPILED = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from slimsearch import obs_triton
+
+POINTERS = {"solved": "fp32", "errors": "fp32", "upper": "fp32", "squares": "fp32",
+            "equal_up_to": "i64"}
+NUMBERS = {"columns", "start", "width", "stride", "rows", "block", "blocks"}
+
+def compiled(kernel, warps, **constants):
+    kinds, attributes = {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        kinds[name] = "i32" if name in NUMBERS else "*" + POINTERS.get(name, "i32")
+        if name in constants:
+            kinds[name] = "constexpr"
+        elif name not in ("block", "blocks"):  # as at 7B, where all are multiples of 16
+            attributes[place,] = [["tt.divisibility", 16]]
+    known = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel, kinds, known, attributes)
+    built = triton.compile(source, GPUTarget("cuda", 90, 32), {"num_warps": warps})
+    return built.asm["ttgir"], built.asm["ptx"]
+
+size, listed = {"BLOCK": obs_triton.BLOCK}, {"BLOCK": obs_triton.BLOCK, "LISTED": obs_triton.LISTED}
+for first, (shift, bits) in enumerate(obs_triton.DIGITS[:2]):
+    compiled(obs_triton._count_kernel, 8, SHIFT=shift, BITS=bits, BINS=obs_triton.BINS, **listed)
+    compiled(obs_triton._pick_kernel, 4, FIRST=not first, SHIFT=shift, BINS=obs_triton.BINS)
+compiled(obs_triton._equal_kernel, 8, **listed)
+for ties, keep, group in ((False, 0, 1), (True, 0, 1), (False, 2, 4)):
+    laid_out, ptx = compiled(
+        obs_triton._mend_kernel, 4, WHOLE_TIES=ties, KEEP=keep, GROUP=group, TILE=obs_triton.TILE,
+        **size,
+    )
+    assert "sizePerThread = [1, 4], threadsPerWarp = [1, 32], warpsPerCTA = [4, 1]" in laid_out
+    assert ".target sm_90" in ptx
+"""
+
+
+def test_the_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
+    """For an H100 or H200; a row lies in one warp, so that its sums need no other."""
+    clean = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COMPILED], capture_output=True, text=True,
+        check=False, env=clean | {"TRITON_CACHE_DIR": str(tmp_path)},
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slimsearch import obs
+from slimsearch.column_blocks import BLOCK
 from slimsearch.contracts import Pruned, Solver
 from slimsearch.errors import SettingsError, SolverError
 from slimsearch.hessian import Factor, Hessian
@@ -39,10 +40,8 @@ class SparseGPT(Solver):
             keep = groups(self.keep, weights.shape[1], some)
             if not all(map(isfinite, map(float, weights.aminmax()))):  # NaN comes through
                 raise SolverError("The weights of this matrix are not finite (NaN or infinity).")
-        if keep and obs.BLOCK % keep[1]:
-            raise SettingsError(
-                f"`keep` {self.keep}: sparsegpt needs groups that divide {obs.BLOCK}."
-            )
+        if keep and BLOCK % keep[1]:
+            raise SettingsError(f"`keep` {self.keep}: sparsegpt needs groups that divide {BLOCK}.")
         whole = [weights.float() for weights in matrices]
         inner = [sorted({level for level in some if 0.0 < level < 1.0}) for some in levels]
         solved = self._solve(whole, hessian, inner, keep)
@@ -64,11 +63,12 @@ class SparseGPT(Solver):
         if not at:
             return found
         factor = hessian.factor(self.damping)
-        dead = bool(factor.dead.any())
-        alive = [matrices[i].masked_fill(factor.dead, 0.0) if dead else matrices[i] for i in at]
-        counts = [
-            [self._counts(matrices[i].shape, level, factor.dead) for level in levels[i]] for i in at
-        ]
+        # Counted once and off the device, which would have to be waited for at every block.
+        dead = [int(part.sum()) for part in factor.dead.cpu().split(BLOCK)]
+        alive = [matrices[i] for i in at]
+        if any(dead):
+            alive = [weights.masked_fill(factor.dead, 0.0) for weights in alive]
+        counts = [[self._counts(matrices[i].shape, level, dead) for level in levels[i]] for i in at]
         together = obs.solve_together(
             alive, factor.upper, counts, whole_ties=self.reference_count, keep=keep
         )
@@ -78,8 +78,8 @@ class SparseGPT(Solver):
                 found[i][level] = Pruned(matrix, error)
         return found
 
-    def _counts(self, shape: torch.Size, level: float, dead: Tensor) -> list[int]:
-        """How many weights go from each block of columns."""
+    def _counts(self, shape: torch.Size, level: float, dead: Sequence[int]) -> list[int]:
+        """How many weights go from each block of columns; `dead` columns it has."""
         if self.reference_count:
             return _published_counts(shape, level)
         return _exact_counts(shape, level, dead)
@@ -96,21 +96,21 @@ def _outer(weights: Tensor, hessian: Hessian, level: float) -> Pruned | None:
 
 def _published_counts(shape: torch.Size, level: float) -> list[int]:
     rows, columns = shape
-    widths = [min(obs.BLOCK, columns - start) for start in range(0, columns, obs.BLOCK)]
+    widths = [min(BLOCK, columns - start) for start in range(0, columns, BLOCK)]
     return [int(rows * width * level) + 1 for width in widths]
 
 
-def _exact_counts(shape: torch.Size, level: float, dead: Tensor) -> list[int]:
+def _exact_counts(shape: torch.Size, level: float, dead: Sequence[int]) -> list[int]:
     """How many weights go from each block, so that the sum is round(level * size).
 
     Dead columns go in any case. Where a block has more of them than its share, the other blocks
     give up as many, each in proportion to what it has to give.
     """
     rows, columns = shape
-    ends = [*range(0, columns, obs.BLOCK), columns]
+    ends = [*range(0, columns, BLOCK), columns]
     totals = [round(level * (rows * end)) for end in ends]
     shares = [after - before for before, after in pairwise(totals)]
-    floors = [rows * int(part.sum()) for part in dead.split(obs.BLOCK)]
+    floors = [rows * count for count in dead]
     slack = [max(share - floor, 0) for share, floor in zip(shares, floors, strict=True)]
     total = max(sum(slack), 1)
     surplus = sum(max(floor - share, 0) for share, floor in zip(shares, floors, strict=True))
