@@ -40,6 +40,7 @@ clean:  ## remove the virtual environment and caches
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable '.[$(EXTRAS)]'
+	$(BIN)/python -c 'from slimsearch.native import library; print(library.absent(), end="")'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -3,7 +3,7 @@
 config.json, generation_config.json, tokenizer, processor, chat template: always, as they were
 slimsearch.json, README.md       what was removed, the scores, and a record of each form
 model*.safetensors               the form hf
-onnx/ openvino/ deepsparse/      other forms, each in the folder of its exporter's name
+native/ onnx/ openvino/ ...     other forms, each in the folder of its exporter's name
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from slimsearch import checkpoint, files, history, loading
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Exporter
 from slimsearch.errors import ModelError, RunError
+from slimsearch.native.form import DECODER, FORM, OTHERS, Held
 from slimsearch.version import __version__
 from slimsearch.vlm import VLM
 
@@ -117,6 +118,13 @@ class Artefact:
 
     def holds(self, form: str) -> bool:
         return bool(self.checkpoint.shards) if form == "hf" else (self.folder / form).is_dir()
+
+    def native(self) -> Held:
+        """The form of our own engine; its files are there and lie in the folder."""
+        for name in (DECODER, OTHERS):
+            part(self.folder, FORM, name)
+        seals = self.recorded(FORM).get("seals", {})
+        return Held(self.checkpoint, seals if isinstance(seals, dict) else {})
 
     def recorded(self, form: str) -> Mapping[str, Any]:
         """What the exporter of a form recorded."""

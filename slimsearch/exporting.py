@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,8 @@ from slimsearch import artefact, checkpoint, files, loading, plugins, pruning
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Exporter
 from slimsearch.errors import RunError, SettingsError
+from slimsearch.native import form
+from slimsearch.native.unpack import unpack
 from slimsearch.settings import Settings
 from slimsearch.watch import Watch
 
@@ -25,7 +27,7 @@ class Choices:
 
     room: int = 0  # tokens that a fixed cache holds; 0: what the model reads, 2048 at most
     int8: bool = False  # matrices of the decoder in int8, where the form has them
-    dtype: str = "float32"  # what an engine calculates in, where that is ours to say
+    dtype: str = ""  # what is calculated in, where that is ours to say; empty: the form's own
 
 
 def export(
@@ -58,6 +60,8 @@ def _model(
 ) -> AbstractContextManager[str]:
     """Where the model to write stands, for as long as it is needed."""
     champion = artefact.champion(Path(source))
+    if pruned_by is None and _is_packed(Path(source)):
+        return _unpacked(Path(source), folder)
     if pruned_by is None:
         return nullcontext(str(champion or source))
     if champion is not None:
@@ -66,6 +70,21 @@ def _model(
             f"model that the run began with."
         )
     return _Pruned(replace(pruned_by, model=source), folder, watch)
+
+
+def _is_packed(source: Path) -> bool:
+    """Whether a folder holds a model in our own form alone."""
+    return (source / form.FORM).is_dir() and not artefact.find(source).holds("hf")
+
+
+@contextmanager
+def _unpacked(source: Path, beside: Path) -> Iterator[str]:
+    """A native export as a model folder that vanishes afterwards."""
+    with files.writing(beside):
+        beside.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{beside.name}-", dir=beside.parent) as place:
+        unpack(artefact.find(source).native(), Path(place))
+        yield place
 
 
 class _Pruned(AbstractContextManager[str]):

@@ -19,7 +19,13 @@ from slimsearch.decoding import Prompt, Reading
 from slimsearch.errors import InputError, SettingsError
 
 AUTO = "auto"
-PREFERRED = ("torch", "onnxruntime", "openvino", "deepsparse")  # what 'auto' tries, in order
+PREFERRED = (
+    "native",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "deepsparse",
+)  # what 'auto' tries, in order
 
 
 @dataclass

@@ -1,28 +1,20 @@
 """Builds and calls obs_kernel.c: the OBS solve at full speed on a CPU, where a compiler is found.
 
-Compiled once for each machine type into the user's cache folder; without a compiler, or with a
-folder that cannot be written, `load()` is None and obs.py goes on in torch.
+Where it cannot be compiled (compiled.py), `load()` is None and obs.py goes on in torch.
 """
 
 import ctypes
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from slimsearch.processor import processor_flags
+from slimsearch import compiled
 
 SOURCE = Path(__file__).with_suffix(".c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
-COMPILERS = ("cc", "gcc", "clang")
 BLOCK = 128  # as in the C source
 GROUP = 8
 
@@ -76,36 +68,8 @@ def solve(
 @cache
 def load() -> ctypes.CDLL | None:
     """The compiled kernel, or None where it cannot be built."""
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        return None
-    try:
-        library = ctypes.CDLL(str(_built(compiler)))
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: no home folder
-        return None
-    library.panel_rows.restype = ctypes.c_int64
-    library.solve.restype = None
+    library = compiled.library("obs_kernel", [SOURCE], FLAGS)
+    if library is not None:
+        library.panel_rows.restype = ctypes.c_int64
+        library.solve.restype = None
     return library
-
-
-def _built(compiler: str) -> Path:
-    """The library for this source, compiler and processor, compiled if it is not there yet."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "slimsearch"
-    target = folder / f"obs_kernel-{_key(compiler)}.so"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as fresh:
-            built = Path(fresh) / target.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
-            built.replace(target)  # whole or not at all, also with two processes at it
-    return target
-
-
-def _key(compiler: str) -> str:
-    """-march=native ties the library to the processor; a home folder may be shared by many."""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60)
-    flags = " ".join(sorted(processor_flags())) or platform.processor()
-    facts = (SOURCE.read_bytes(), version.stdout, platform.machine().encode(), flags.encode())
-    return sha256(b"\0".join((*facts, " ".join(FLAGS).encode()))).hexdigest()[:16]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from slimsearch import obs, obs_kernel
+from slimsearch import compiled, obs, obs_kernel
 from slimsearch.hessian import Hessian
 
 
@@ -43,7 +43,7 @@ def test_number_of_threads_does_not_matter():
 def test_without_a_compiler_torch_solves(fresh, monkeypatch):
     expected = solved()
     obs_kernel.load.cache_clear()
-    monkeypatch.setattr(obs_kernel.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     assert obs.backend() == "torch"
     torch.testing.assert_close(solved(), expected, rtol=1e-4, atol=1e-5)
 

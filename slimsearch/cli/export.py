@@ -26,8 +26,11 @@ def command(
         bool, typer.Option("--int8", help="The decoder's matrices in int8, zeros exact.")
     ] = False,
     dtype: Annotated[
-        str, typer.Option(help="openvino calculates in this: float32 or bfloat16.")
-    ] = "float32",
+        str,
+        typer.Option(
+            help="native: bf16, int8 or fp32, else the model's own; openvino: float32 or bfloat16."
+        ),
+    ] = "",
     room: Annotated[
         int,
         typer.Option(

@@ -26,7 +26,7 @@ DTYPES = ("float32", "bfloat16")
 @dataclass(frozen=True)
 class OpenVino(Exporter):
     int8: bool = False
-    dtype: str = "float32"  # what it calculates in, as a hint to the engine; weights stay fp32
+    dtype: str = ""  # what it calculates in, float32 unless told; weights stay fp32
 
     def __post_init__(self) -> None:
         if not find_spec("openvino"):
@@ -34,7 +34,7 @@ class OpenVino(Exporter):
                 "--to openvino needs OpenVINO, which is not installed: pip install "
                 "'slimsearch[openvino]'. The other forms do without it."
             )
-        if self.dtype not in DTYPES:
+        if self.dtype and self.dtype not in DTYPES:
             raise SettingsError(
                 f"dtype '{self.dtype}' cannot be.{did_you_mean(self.dtype, DTYPES)}"
             )
@@ -50,9 +50,10 @@ class OpenVino(Exporter):
                 openvino.save_model(
                     core.read_model(file), made / f"{file.stem}.xml", compress_to_fp16=False
                 )
+        dtype = self.dtype or DTYPES[0]
         kind = "int8 weights" if self.int8 else "fp32 weights"
         return {
-            "about": f"OpenVINO runs openvino/ ({kind}), calculating in {self.dtype}.",
+            "about": f"OpenVINO runs openvino/ ({kind}), calculating in {dtype}.",
             "int8": self.int8,
-            "dtype": self.dtype,
+            "dtype": dtype,
         }

@@ -1,0 +1,124 @@
+"""Our own form: a bit for each weight and the values that stayed, mapped into memory as it lies.
+
+native/ holds the decoder packed and everything else of the checkpoint; native/form.py says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimsearch.contracts import Exporter
+from slimsearch.errors import ModelError, SettingsError, did_you_mean
+from slimsearch.files import to_json
+from slimsearch.graphs import anatomy
+from slimsearch.graphs.anatomy import Decoder
+from slimsearch.native import form, library
+from slimsearch.native.parts import NORMS, ROLES, Part, Steps, parts_of, plain, tied
+from slimsearch.vlm import VLM
+
+NAMED = {"bf16": "bfloat16", "fp32": "float32"}
+SAME = {"gelu_new": "gelu_pytorch_tanh"}
+WIDTHS = {"float32": 4, "bfloat16": 2, "int8": 1}  # bytes of a weight
+
+
+@dataclass(frozen=True)
+class Native(Exporter):
+    int8: bool = False
+    dtype: str = ""  # what it stores and calculates in; as the checkpoint has it unless told
+    steps: Mapping[str, Steps] = field(default_factory=dict)  # int8 matrices solved already
+
+    def fill(self, vlm: VLM, folder: Path) -> dict[str, Any]:
+        dtype = self._dtype(vlm)
+        parts = anatomy.read(vlm)
+        names = _names(vlm, parts)
+        shape = _shape(parts, dtype, names)
+        own = folder / form.FORM
+        own.mkdir()
+        decoder = list(parts_of(parts, dtype, lambda matrix: self.steps.get(matrix.name)))
+        claimed = {key for key, _ in names.values()}
+        seals = {
+            form.DECODER: form.write(own / form.DECODER, decoder, to_json(asdict(shape))),
+            form.OTHERS: form.write(own / form.OTHERS, list(_others(vlm, claimed))),
+        }
+        return {**_report(parts, decoder, dtype), "int8": dtype == "int8", "dtype": dtype,
+                "seals": seals}  # fmt: skip
+
+    def _dtype(self, vlm: VLM) -> str:
+        asked = "int8" if self.int8 else NAMED.get(self.dtype, self.dtype)
+        if asked and asked not in WIDTHS:
+            known = (*NAMED, *WIDTHS)
+            raise SettingsError(f"--to native has no dtype '{asked}'.{did_you_mean(asked, known)}")
+        own = str(vlm.disk_dtype)[6:]
+        return asked or (own if own in WIDTHS else "bfloat16")
+
+
+def _report(parts: Decoder, decoder: list[Part], dtype: str) -> dict[str, Any]:
+    """How large the matrices are, and how large they should be."""
+    matrices = {
+        getattr(b, role).name: getattr(b, role).weight for b in parts.blocks for role in ROLES
+    }
+    taken = sum(part.size for part in decoder if part.name.rpartition(".")[0] in matrices)
+    weights = sum(weight.numel() for weight in matrices.values())
+    kept = sum(int(weight.count_nonzero()) for weight in matrices.values())
+    width = WIDTHS[dtype]
+    share, theory = taken / (weights * width), min(1.0, kept / weights + 1 / (8 * width))
+    return {
+        "about": f"The native engine runs native/, in {dtype}.",
+        "note": f"the decoder's matrices take {taken / 2**20:.1f} MiB, {share:.4f} of dense "
+        f"{dtype}; a bit a weight and the {kept / weights:.1%} that stayed make {theory:.4f}.",
+        "matrix_bytes": taken,
+        "of_dense": share,
+        "theory": theory,
+    }
+
+
+def _shape(parts: Decoder, dtype: str, names: Mapping[str, tuple[str, str]]) -> form.Shape:
+    activation = SAME.get(parts.activation, parts.activation)
+    if activation not in library.ACTIVATIONS:
+        raise ModelError(f"The native engine knows no '{parts.activation}'; --to hf works.")
+    return form.Shape(
+        dtype=dtype, blocks=len(parts.blocks), width=parts.width, heads=parts.heads,
+        key_heads=parts.key_heads, head_width=parts.head_width,
+        inner=len(parts.blocks[0].gate.weight), vocabulary=len(parts.embedding),
+        positions=parts.positions, epsilon=parts.epsilon, activation=activation, names=names,
+    )  # fmt: skip
+
+
+def _names(vlm: VLM, parts: Decoder) -> dict[str, tuple[str, str]]:
+    """What the checkpoint calls the decoder's parts, and the dtype that each has there."""
+    keys = {id(tensor): name for name, tensor in vlm.model.named_parameters()}
+    found: dict[str, Tensor | None] = {"norm": parts.norm, "embedding": parts.embedding}
+    for index, block in enumerate(parts.blocks):
+        for norm in NORMS:
+            found[f"blocks.{index}.{norm}"] = getattr(block, norm)
+        for role in ROLES:
+            matrix = getattr(block, role)
+            found |= {matrix.name: matrix.weight, f"{matrix.name}.bias": matrix.bias}
+    if not tied(parts):
+        found |= {"head": parts.head.weight, "head.bias": parts.head.bias}
+    on_disk = {
+        name: vlm.disk_name(keys[id(tensor)])
+        for name, tensor in found.items()
+        if tensor is not None
+    }
+    return {name: (key, str(vlm.checkpoint.dtype(key))[6:]) for name, key in on_disk.items()}
+
+
+def _others(vlm: VLM, claimed: set[str]) -> Iterator[Part]:
+    """Everything that is not the decoder's: as it is on disk, the projector as it is in memory."""
+    moved: dict[str, Tensor] = {}
+    if vlm.projector is not None:
+        for name, weight in vlm.projector.state_dict().items():
+            moved[vlm.disk_name(f"{vlm.architecture.projector}.{name}")] = weight
+    for key in sorted(vlm.checkpoint.shards.keys() - claimed):
+        ((_, stored),) = vlm.checkpoint.read([key])
+        held = moved.get(key, stored)
+        if torch.equal(stored.to(held.dtype), held.cpu()):
+            held = stored
+        yield plain(key, held.to(stored.dtype), str(stored.dtype)[6:])

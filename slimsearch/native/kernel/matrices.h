@@ -1,0 +1,360 @@
+/* A sparse matrix times tokens. Few tokens: each row's dot products as its values come by, in fp32
+   (INT8: in whole numbers). More: tiles of the matrix are unpacked into a thread's own memory and
+   multiplied densely. There a group of 32 bits of a row (1 float, 2 bf16, 4 bytes) is multiplied
+   with the same group of 16 tokens at once, so given tokens are packed [groups][16].
+
+   BFLOAT16 rounds given tokens to bf16 there, as dense engines do; up to SHORT tokens it adds what
+   rounding left as a second product, so that short prompts are read as exactly as single tokens. */
+
+#define FEW 4           /* tokens whose dot products are taken as values come by */
+#define SHORT 64
+#define ROWS 6          /* rows and vectors of 16 tokens of a tile in registers */
+#define PANEL 4
+#define CHUNK 128       /* groups of a row unpacked at a time: 8 vectors */
+#define TALL 96         /* rows of a task with many tokens */
+#define AHEAD 2048      /* bytes ahead of which values are asked for */
+#define MIDDLE 128      /* what stands for zero among given bytes */
+
+enum { MOST = 4 }; /* matrices that read the same input */
+
+typedef struct {
+    const Matrix *matrix[MOST];
+    float *made[MOST];         /* [tokens][rows] */
+    int64_t first[MOST + 1];   /* task at which each begins */
+    int64_t count, tokens, tall;
+    int64_t groups, padded;    /* of a row; tokens in whole vectors */
+    const float *given;        /* [tokens][columns] */
+    void *packed;              /* few: [tokens][groups * 4 bytes]; many: [halves][groups][padded] */
+    float *scale;              /* [padded]: what a step of each given token is worth */
+    int64_t halves;
+    Work *work;
+} Product;
+
+INLINE int64_t words_of(const Matrix *m) { return (m->columns + 63) / 64; }
+INLINE int64_t size_of(int64_t kind) { return kind == FLOAT32 ? 4 : kind == BFLOAT16 ? 2 : 1; }
+INLINE int64_t vectors_of(const Matrix *m) { return words_of(m) * size_of(m->kind); }
+
+INLINE const char *row_of(const Matrix *m, int64_t row) {
+    int64_t first = m->mask ? m->starts[row] : row * words_of(m) * 64;
+    return (const char *)m->values + first * size_of(m->kind);
+}
+
+/* 16 columns as floats; `values` moves on. */
+INLINE lanes next_lanes(int kind, int dense, uint16_t bits, const char **values) {
+    const char *from = *values;
+    if (dense) bits = 0xffff;
+    *values += __builtin_popcount(bits) * (kind == FLOAT32 ? 4 : 2);
+    return kind == FLOAT32 ? spread_floats(bits, from) : spread_shorts(bits, from);
+}
+
+INLINE words next_bytes(int dense, uint64_t bits, const char **values) {
+    const char *from = *values;
+    if (dense) bits = ~0ull;
+    *values += __builtin_popcountll(bits);
+    return spread_bytes(bits, from);
+}
+
+/* One row with T tokens, T a constant. */
+INLINE void dot(const Product *p, int which, int64_t row, int kind, int dense, const int T) {
+    const Matrix *m = p->matrix[which];
+    const char *values = row_of(m, row);
+    int64_t count = words_of(m);
+    const uint64_t *mask = dense ? NULL : m->mask + row * count;
+    float found[FEW];
+    if (kind == INT8) {
+        const uint8_t *given = p->packed;
+        whole sum[FEW] = {0};
+        for (int64_t i = 0; i < count; i++) {
+            __builtin_prefetch(values + AHEAD);
+            words steps = next_bytes(dense, dense ? 0 : mask[i], &values);
+            for (int t = 0; t < T; t++) {
+                words x;
+                memcpy(&x, given + (t * count + i) * 64, sizeof x);
+                sum[t] = add_bytes(sum[t], x, steps);
+            }
+        }
+        for (int t = 0; t < T; t++) {
+            int32_t all = -MIDDLE * m->sums[row];
+            for (int l = 0; l < LANES; l++) all += sum[t][l];
+            found[t] = (float)all * m->scale[row] * p->scale[t];
+        }
+    } else {
+        const float *given = p->packed;
+        lanes sum[FEW][4] = {0};
+        for (int64_t i = 0; i < count; i++) {
+            __builtin_prefetch(values + AHEAD);
+            if (kind == FLOAT32) __builtin_prefetch(values + AHEAD + 64);
+            uint64_t bits = dense ? 0 : mask[i];
+            for (int part = 0; part < 4; part++, bits >>= 16) {
+                lanes weights = next_lanes(kind, dense, (uint16_t)bits, &values);
+                for (int t = 0; t < T; t++)
+                    sum[t][part] += weights * load(given + (t * count + i) * 64 + part * LANES);
+            }
+        }
+        for (int t = 0; t < T; t++)
+            found[t] = sum_of((sum[t][0] + sum[t][1]) + (sum[t][2] + sum[t][3]));
+    }
+    for (int t = 0; t < T; t++)
+        p->made[which][t * m->rows + row] = found[t] + (m->bias ? m->bias[row] : 0);
+}
+
+#define BY_TOKENS(kind, dense) \
+    switch (p->tokens) { \
+    case 1: for (; row < last; row++) dot(p, which, row, kind, dense, 1); return; \
+    case 2: for (; row < last; row++) dot(p, which, row, kind, dense, 2); return; \
+    case 3: for (; row < last; row++) dot(p, which, row, kind, dense, 3); return; \
+    default: for (; row < last; row++) dot(p, which, row, kind, dense, 4); return; \
+    }
+
+INLINE int which_of(const Product *p, int64_t task) {
+    int which = 0;
+    while (task >= p->first[which + 1]) which++;
+    return which;
+}
+
+static void few_rows(void *about, int64_t task, void *own) {
+    const Product *p = about;
+    int which = which_of(p, task);
+    const Matrix *m = p->matrix[which];
+    int64_t row = (task - p->first[which]) * p->tall;
+    int64_t last = row + p->tall < m->rows ? row + p->tall : m->rows;
+    (void)own;
+    switch (m->kind * 2 + !m->mask) {
+    case FLOAT32 * 2: BY_TOKENS(FLOAT32, 0)
+    case FLOAT32 * 2 + 1: BY_TOKENS(FLOAT32, 1)
+    case BFLOAT16 * 2: BY_TOKENS(BFLOAT16, 0)
+    case BFLOAT16 * 2 + 1: BY_TOKENS(BFLOAT16, 1)
+    case INT8 * 2: BY_TOKENS(INT8, 0)
+    default: BY_TOKENS(INT8, 1)
+    }
+}
+
+/* The next `vectors` vectors of 64 bytes of a row, of which `mask` holds the bits. */
+INLINE const char *unpack(
+    int kind, int dense, const uint64_t *mask, const char *values, int64_t vectors, char *to
+) {
+    for (int64_t v = 0; v < vectors; v++) {
+        words made;
+        if (kind == INT8) {
+            made = next_bytes(dense, dense ? 0 : mask[v], &values);
+        } else if (kind == FLOAT32) {
+            uint64_t bits = dense ? 0 : mask[v / 4] >> (v % 4 * 16);
+            made = (words)next_lanes(kind, dense, (uint16_t)bits, &values);
+        } else {
+            uint64_t bits = dense ? 0 : mask[v / 2] >> (v % 2 * 32);
+            lanes low = next_lanes(kind, dense, (uint16_t)bits, &values);
+            made = joined_shorts(low, next_lanes(kind, dense, (uint16_t)(bits >> 16), &values));
+        }
+        memcpy(to + v * 64, &made, sizeof made);
+    }
+    return values;
+}
+
+INLINE lanes add_group(int kind, lanes sum, words given, uint32_t group) {
+    words weights = (words){0} + group;
+    if (kind == INT8) return (lanes)add_bytes((whole)sum, given, weights);
+    if (kind == BFLOAT16) return add_shorts(sum, given, weights);
+    return sum + (lanes)given * (lanes)weights;
+}
+
+/* ROWS rows, CHUNK groups apart, with V vectors of tokens; `sums` [rows][padded]. */
+INLINE void tile(
+    int kind, const uint32_t *weights, const uint32_t *given, int64_t groups, int64_t padded,
+    float *sums, const int V
+) {
+    lanes sum[ROWS][PANEL];
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < V; v++) sum[r][v] = load(sums + r * padded + v * LANES);
+    for (int64_t g = 0; g < groups; g++, given += padded) {
+        words x[PANEL];
+        memcpy(x, given, (size_t)V * sizeof *x);
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < V; v++)
+                sum[r][v] = add_group(kind, sum[r][v], x[v], weights[r * CHUNK + g]);
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < V; v++) store(sums + r * padded + v * LANES, sum[r][v]);
+}
+
+INLINE void tiles(
+    int kind, const uint32_t *weights, const uint32_t *given, int64_t groups, int64_t padded,
+    int64_t rows, float *sums
+) {
+    for (int64_t token = 0; token < padded; token += PANEL * LANES) {
+        int64_t vectors = (padded - token) / LANES;
+        for (int64_t r = 0; r < rows; r += ROWS) {
+            const uint32_t *from = weights + r * CHUNK, *x = given + token;
+            float *to = sums + r * padded + token;
+            switch (vectors) {
+            case 1: tile(kind, from, x, groups, padded, to, 1); break;
+            case 2: tile(kind, from, x, groups, padded, to, 2); break;
+            case 3: tile(kind, from, x, groups, padded, to, 3); break;
+            default: tile(kind, from, x, groups, padded, to, PANEL);
+            }
+        }
+    }
+}
+
+INLINE void tall_rows(const Product *p, int which, int64_t row, int kind, int dense, void *own) {
+    const Matrix *m = p->matrix[which];
+    int64_t rows = row + p->tall < m->rows ? p->tall : m->rows - row, count = words_of(m);
+    uint32_t *weights = own;                             /* [TALL][CHUNK] */
+    float *sums = (float *)(weights + TALL * CHUNK);     /* [TALL][padded] */
+    const char *values[TALL];
+    memset(own, 0, TALL * (CHUNK + (size_t)p->padded) * 4);
+    for (int64_t r = 0; r < rows; r++) values[r] = row_of(m, row + r);
+    for (int64_t group = 0; group < p->groups; group += CHUNK) {
+        int64_t groups = p->groups - group < CHUNK ? p->groups - group : CHUNK;
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t word = group / (16 * size_of(kind));
+            const uint64_t *mask = dense ? NULL : m->mask + (row + r) * count + word;
+            values[r] = unpack(kind, dense, mask, values[r], groups / LANES,
+                               (char *)(weights + r * CHUNK));
+        }
+        for (int64_t half = 0; half < p->halves; half++) {
+            const uint32_t *given = p->packed;
+            given += (half * p->groups + group) * p->padded;
+            tiles(kind, weights, given, groups, p->padded, rows, sums);
+        }
+    }
+    for (int64_t t = 0; t < p->tokens; t++)
+        for (int64_t r = 0; r < rows; r++) {
+            float found = sums[r * p->padded + t];
+            if (kind == INT8) {
+                int32_t all;
+                memcpy(&all, &found, sizeof all);
+                all -= MIDDLE * m->sums[row + r];
+                found = (float)all * m->scale[row + r] * p->scale[t];
+            }
+            p->made[which][t * m->rows + row + r] = found + (m->bias ? m->bias[row + r] : 0);
+        }
+}
+
+static void many_rows(void *about, int64_t task, void *own) {
+    const Product *p = about;
+    int which = which_of(p, task);
+    const Matrix *m = p->matrix[which];
+    int64_t row = (task - p->first[which]) * p->tall;
+    switch (m->kind * 2 + !m->mask) {
+    case FLOAT32 * 2: tall_rows(p, which, row, FLOAT32, 0, own); return;
+    case FLOAT32 * 2 + 1: tall_rows(p, which, row, FLOAT32, 1, own); return;
+    case BFLOAT16 * 2: tall_rows(p, which, row, BFLOAT16, 0, own); return;
+    case BFLOAT16 * 2 + 1: tall_rows(p, which, row, BFLOAT16, 1, own); return;
+    case INT8 * 2: tall_rows(p, which, row, INT8, 0, own); return;
+    default: tall_rows(p, which, row, INT8, 1, own);
+    }
+}
+
+/* What a step of a token is worth, so that its largest number takes 127. */
+INLINE float step_of(const float *given, int64_t columns) {
+    lanes most = {0};
+    int64_t i = 0;
+    for (; i + LANES <= columns; i += LANES) {
+        lanes x = load(given + i);
+        most = larger(most, (lanes)((words)x & 0x7fffffff));
+    }
+    float largest = largest_of(most);
+    for (; i < columns; i++) largest = __builtin_fmaxf(largest, __builtin_fabsf(given[i]));
+    return largest / 127;
+}
+
+INLINE uint8_t byte_of(float x, float inverse) {
+    return (uint8_t)(__builtin_lrintf(x * inverse) + MIDDLE);
+}
+
+/* A group of a token, in one of its halves. */
+INLINE uint32_t group_of(int kind, const float *x, int64_t left, float inverse, int64_t half) {
+    uint32_t made = 0;
+    if (kind == FLOAT32) {
+        memcpy(&made, x, sizeof made);
+    } else if (kind == BFLOAT16) {
+        for (int i = 0; i < 2 && i < left; i++) {
+            uint16_t rounded = shortened(x[i]);
+            if (half) rounded = shortened(x[i] - widened(rounded));
+            made |= (uint32_t)rounded << (16 * i);
+        }
+    } else {
+        for (int i = 0; i < 4; i++)
+            made |= (uint32_t)(i < left ? byte_of(x[i], inverse) : MIDDLE) << (8 * i);
+    }
+    return made;
+}
+
+/* Packs 16 tokens of a product with many, a line of 16 at a time. */
+static void pack_many(void *about, int64_t task, void *own) {
+    const Product *p = about;
+    const Matrix *m = p->matrix[0];
+    const uint32_t none = m->kind == INT8 ? MIDDLE * 0x01010101u : 0;
+    int64_t each = 4 / size_of(m->kind), first = task * LANES;
+    int64_t real = p->tokens - first < LANES ? p->tokens - first : LANES;
+    float inverse[LANES];
+    (void)own;
+    for (int64_t l = 0; l < real; l++) {
+        float step = m->kind == INT8 ? step_of(p->given + (first + l) * m->columns, m->columns) : 0;
+        p->scale[first + l] = step;
+        inverse[l] = step > 0 ? 1 / step : 0;
+    }
+    for (int64_t half = 0; half < p->halves; half++)
+        for (int64_t g = 0; g < p->groups; g++) {
+            uint32_t *to = (uint32_t *)p->packed + (half * p->groups + g) * p->padded + first;
+            int64_t left = m->columns - g * each;
+            for (int64_t l = 0; l < LANES; l++) {
+                const float *x = p->given + (first + l) * m->columns + g * each;
+                to[l] = l < real && left > 0 ? group_of((int)m->kind, x, left, inverse[l], half) : none;
+            }
+        }
+}
+
+static void pack_few(const Product *p) {
+    const Matrix *m = p->matrix[0];
+    int64_t whole_row = words_of(m) * 64;
+    for (int64_t t = 0; t < p->tokens; t++) {
+        const float *x = p->given + t * m->columns;
+        if (m->kind == INT8) {
+            uint8_t *to = (uint8_t *)p->packed + t * whole_row;
+            float step = step_of(x, m->columns), inverse = step > 0 ? 1 / step : 0;
+            p->scale[t] = step;
+            for (int64_t i = 0; i < m->columns; i++) to[i] = byte_of(x[i], inverse);
+            memset(to + m->columns, MIDDLE, (size_t)(whole_row - m->columns));
+        } else {
+            float *to = (float *)p->packed + t * whole_row;
+            memcpy(to, x, (size_t)m->columns * sizeof *x);
+            memset(to + m->columns, 0, (size_t)(whole_row - m->columns) * sizeof *x);
+        }
+    }
+}
+
+/* Rows of a task with few tokens: enough tasks that threads end together, few enough to count. */
+INLINE int64_t tall_of(int64_t rows) { return rows < 1024 ? 16 : 64; }
+
+/* made[i] [tokens][rows] for matrices of one kind that read the same `given` [tokens][columns].
+   `space` holds packed_bytes. */
+static void multiply_each(
+    Pool *pool, const Matrix *const *matrices, int64_t count, const float *given, int64_t tokens,
+    float *const *made, char *space
+) {
+    const Matrix *m = matrices[0];
+    int few = tokens <= FEW;
+    Product p = {.count = count, .tokens = tokens, .given = given, .groups = vectors_of(m) * LANES};
+    p.padded = (tokens + LANES - 1) / LANES * LANES;
+    p.halves = m->kind == BFLOAT16 && tokens <= SHORT ? 2 : 1;
+    p.scale = (float *)space;
+    p.packed = space + p.padded * 4;
+    p.tall = few ? tall_of(m->rows) : TALL;
+    for (int64_t i = 0; i < count; i++) {
+        p.matrix[i] = matrices[i], p.made[i] = made[i];
+        p.first[i + 1] = p.first[i] + (matrices[i]->rows + p.tall - 1) / p.tall;
+    }
+    if (few) pack_few(&p);
+    else pool_run(pool, pack_many, &p, p.padded / LANES);
+    pool_run(pool, few ? few_rows : many_rows, &p, p.first[count]);
+}
+
+INLINE size_t packed_bytes(int64_t columns, int64_t tokens) {
+    size_t padded = (size_t)(tokens + LANES - 1) / LANES * LANES;
+    return padded * 4 + padded * (size_t)((columns + 63) / 64 * 64) * 4;
+}
+
+INLINE size_t own_bytes(int64_t tokens) {
+    return TALL * (CHUNK + (size_t)(tokens + LANES - 1) / LANES * LANES) * 4;
+}

@@ -1,0 +1,69 @@
+/* What Python and the kernels share: a matrix, a decoder of such matrices, a step through it.
+
+   A sparse matrix is a bit for each weight (`mask`, columns in order, the low bit first) and those
+   that are not zero (`values`, row after row). A row takes whole words of 64 columns; the bits
+   behind its last column are zero. A dense matrix has no mask, and its rows take as many values
+   as a mask's would, zeros behind the last column. Behind `values` 64 more bytes can be read. */
+
+#ifndef NATIVE_H
+#define NATIVE_H
+
+#include <stdint.h>
+
+enum { FLOAT32, BFLOAT16, INT8 };                      /* Matrix.kind */
+enum { SILU, GELU, GELU_TANH, RELU };                  /* Decoder.activation */
+enum { PORTABLE, AVX2, AVX512, AVX512_BF16, VARIANTS }; /* what the code is compiled for */
+
+typedef struct {
+    int64_t rows, columns, kind;
+    const uint64_t *mask;  /* [rows][words of 64 columns], or NULL */
+    const int64_t *starts; /* [rows + 1]: which of the values is a row's first; NULL without mask */
+    const void *values;
+    const float *scale;    /* [rows]: what a step of INT8 is worth, or NULL */
+    const int32_t *sums;   /* [rows]: the sum of a row's steps, or NULL */
+    const float *bias;     /* [rows], or NULL */
+} Matrix;
+
+typedef struct {
+    const float *before_attention, *before_mlp; /* RMSNorm's scales, [width] */
+    Matrix q, k, v, o, gate, up, down;
+} Block;
+
+typedef struct {
+    int64_t blocks, width, heads, key_heads, head_width, inner, activation;
+    double epsilon;
+    const Block *block;
+    const float *norm;       /* [width] */
+    Matrix head;             /* [vocabulary, width] */
+    const float *cos, *sin;  /* [positions][head_width] */
+} Decoder;
+
+/* New tokens of several rows, a row's tokens one after another. A row's cache holds for each block
+   and key head [room][head_width] values, and keys turned: [room / 16][head_width][16]. */
+typedef struct {
+    int64_t tokens, rows, room;
+    const int64_t *counts;    /* [rows]: new tokens of each row */
+    const int64_t *filled;    /* [rows]: places of its cache that are taken */
+    const int64_t *positions; /* [tokens] */
+    float *hidden;            /* [tokens][width], embeddings on the way in */
+    float *const *keys;       /* [blocks]: [rows][key_heads][room * head_width] */
+    float *const *values;     /* the same */
+    float *logits;            /* [rows][vocabulary] of each row's last token; zeros without one */
+} Step;
+
+typedef struct Engine Engine;
+
+/* threads > 0; variant < 0 takes the best that the processor runs. NULL without memory. */
+Engine *engine_open(int64_t threads, int64_t variant);
+void engine_close(Engine *engine);
+int64_t engine_variant(const Engine *engine);
+int64_t best_variant(void);
+
+/* The first row whose bits, starts and values do not fit together, or -1. `count` values are there. */
+int64_t check_matrix(const Matrix *matrix, int64_t count);
+
+/* made [tokens][rows] = given [tokens][columns] times the matrix turned. 0, or -1 without memory. */
+int64_t multiply(Engine *engine, const Matrix *matrix, const float *given, int64_t tokens, float *made);
+int64_t step_through(Engine *engine, const Decoder *decoder, const Step *step);
+
+#endif

@@ -1,0 +1,4 @@
+#define HERE for_portable
+#define WIDE 0
+#define BF16 0
+#include "target.h"

@@ -1,0 +1,229 @@
+/* Vectors of 16 floats and what the compiler cannot guess: how zeros are put between values, and
+   products of short numbers. A file that includes this says by WIDE what its target has:
+   0 nothing, 2 AVX2, 5 AVX-512 with VBMI2 and VNNI; and by BF16 whether bf16 is multiplied. */
+
+#include <stdint.h>
+#include <string.h>
+#if WIDE
+#include <immintrin.h>
+#endif
+
+#define LANES 16
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float lanes __attribute__((vector_size(64)));
+typedef int32_t whole __attribute__((vector_size(64)));
+typedef uint32_t words __attribute__((vector_size(64)));
+
+INLINE lanes load(const float *from) { lanes v; memcpy(&v, from, sizeof v); return v; }
+INLINE void store(float *to, lanes v) { memcpy(to, &v, sizeof v); }
+INLINE lanes splat(float x) { return (lanes){0} + x; }
+
+INLINE float sum_of(lanes v) { /* by halves, the same for every target */
+    for (int half = 8; half; half /= 2)
+        for (int l = 0; l < half; l++) v[l] += v[l + half];
+    return v[0];
+}
+
+INLINE float largest_of(lanes v) {
+    for (int half = 8; half; half /= 2)
+        for (int l = 0; l < half; l++) v[l] = v[l] > v[l + half] ? v[l] : v[l + half];
+    return v[0];
+}
+
+INLINE lanes larger(lanes a, lanes b) {
+    words a_is = (words)(a > b);
+    return (lanes)(((words)a & a_is) | ((words)b & ~a_is));
+}
+
+INLINE float widened(uint16_t short_float) {
+    uint32_t bits = (uint32_t)short_float << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+INLINE uint16_t shortened(float x) { /* to bf16, the nearest, the even one of two */
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+#if WIDE == 5
+
+/* An instruction that loads and expands at once is slow; the empty asm keeps the two apart. */
+INLINE __m512i loaded(const void *from) {
+    __m512i v = _mm512_loadu_si512(from);
+    __asm__("" : "+v"(v));
+    return v;
+}
+
+INLINE lanes spread_floats(uint16_t bits, const void *from) {
+    return (lanes)_mm512_maskz_expand_epi32(bits, loaded(from));
+}
+
+INLINE lanes spread_shorts(uint16_t bits, const void *from) {
+    const __m512i each = _mm512_set_epi32(
+        0xf000f, 0xe000e, 0xd000d, 0xc000c, 0xb000b, 0xa000a, 0x90009, 0x80008,
+        0x70007, 0x60006, 0x50005, 0x40004, 0x30003, 0x20002, 0x10001, 0);
+    __m256i v = _mm256_loadu_si256(from);
+    __asm__("" : "+v"(v));
+    __m512i high = _mm512_maskz_permutexvar_epi16(0xaaaaaaaa, each, _mm512_castsi256_si512(v));
+    return (lanes)_mm512_maskz_expand_epi32(bits, high);
+}
+
+INLINE words spread_bytes(uint64_t bits, const void *from) {
+    return (words)_mm512_maskz_expand_epi8(bits, loaded(from));
+}
+
+INLINE whole add_bytes(whole sum, words given, words steps) {
+    return (whole)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)given, (__m512i)steps);
+}
+
+#else
+
+#if WIDE == 2
+
+/* Eight lanes: for each mask which of the values in a row a lane takes. */
+INLINE __m256i places_of(uint8_t bits) {
+    uint64_t apart = _pdep_u64(bits, 0x0101010101010101) * 0xff;
+    uint64_t packed = _pdep_u64(0x0706050403020100, apart);
+    return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)packed));
+}
+
+INLINE __m256i chosen(uint8_t bits) { /* all bits set in the lanes that take one */
+    const __m256i lane = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), lane), lane);
+}
+
+INLINE __m256i spread_eight(uint8_t bits, __m256i values) {
+    return _mm256_and_si256(_mm256_permutevar8x32_epi32(values, places_of(bits)), chosen(bits));
+}
+
+INLINE lanes joined(__m256i low, __m256i high) {
+    __m256i both[2] = {low, high};
+    lanes v;
+    memcpy(&v, both, sizeof v);
+    return v;
+}
+
+INLINE lanes spread_floats(uint16_t bits, const void *from) {
+    const char *second = (const char *)from + 4 * __builtin_popcount(bits & 255);
+    return joined(spread_eight((uint8_t)bits, _mm256_loadu_si256(from)),
+                  spread_eight((uint8_t)(bits >> 8), _mm256_loadu_si256((const void *)second)));
+}
+
+INLINE __m256i eight_shorts(const void *from) {
+    return _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(from)), 16);
+}
+
+INLINE lanes spread_shorts(uint16_t bits, const void *from) {
+    const char *second = (const char *)from + 2 * __builtin_popcount(bits & 255);
+    return joined(spread_eight((uint8_t)bits, eight_shorts(from)),
+                  spread_eight((uint8_t)(bits >> 8), eight_shorts(second)));
+}
+
+INLINE words spread_bytes(uint64_t bits, const void *from) {
+    const char *next = from;
+    uint64_t made[8];
+    for (int part = 0; part < 8; part++, bits >>= 8) {
+        uint64_t values;
+        memcpy(&values, next, 8);
+        made[part] = _pdep_u64(values, _pdep_u64(bits & 255, 0x0101010101010101) * 0xff);
+        next += __builtin_popcount(bits & 255);
+    }
+    words v;
+    memcpy(&v, made, sizeof v);
+    return v;
+}
+
+#else
+
+INLINE lanes spread_floats(uint16_t bits, const void *from) {
+    float values[LANES], made[LANES];
+    memcpy(values, from, sizeof values);
+    for (int l = 0, next = 0; l < LANES; l++) {
+        made[l] = bits >> l & 1 ? values[next] : 0;
+        next += bits >> l & 1;
+    }
+    return load(made);
+}
+
+INLINE lanes spread_shorts(uint16_t bits, const void *from) {
+    uint16_t values[LANES];
+    float made[LANES];
+    memcpy(values, from, sizeof values);
+    for (int l = 0, next = 0; l < LANES; l++) {
+        made[l] = bits >> l & 1 ? widened(values[next]) : 0;
+        next += bits >> l & 1;
+    }
+    return load(made);
+}
+
+INLINE words spread_bytes(uint64_t bits, const void *from) {
+    uint8_t values[64], made[64];
+    memcpy(values, from, sizeof values);
+    for (int l = 0, next = 0; l < 64; l++) {
+        made[l] = bits >> l & 1 ? values[next] : 0;
+        next += (int)(bits >> l & 1);
+    }
+    words v;
+    memcpy(&v, made, sizeof v);
+    return v;
+}
+
+#endif
+
+/* Four unsigned times four signed bytes in each lane. */
+INLINE whole add_bytes(whole sum, words given, words steps) {
+    for (int byte = 0; byte < 4; byte++)
+        sum += (whole)(given >> (8 * byte) & 255) * ((whole)(steps << (24 - 8 * byte)) >> 24);
+    return sum;
+}
+
+#endif
+
+/* Two bf16 times two bf16 in each lane. */
+INLINE lanes add_shorts(lanes sum, words given, words weights) {
+#if BF16
+    return (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)given, (__m512bh)weights);
+#else
+    const words high = (words){0} + 0xffff0000;
+    sum += (lanes)(given << 16) * (lanes)(weights << 16);
+    return sum + (lanes)(given & high) * (lanes)(weights & high);
+#endif
+}
+
+/* Two vectors of floats that are bf16 already, as one of shorts in the order of the columns. */
+INLINE words joined_shorts(lanes low, lanes high) {
+    uint32_t from[2][LANES], made[LANES];
+    memcpy(from[0], &low, sizeof low);
+    memcpy(from[1], &high, sizeof high);
+    for (int l = 0; l < LANES; l++) {
+        const uint32_t *pair = &from[l / 8][l % 8 * 2];
+        made[l] = pair[0] >> 16 | (pair[1] & 0xffff0000);
+    }
+    words v;
+    memcpy(&v, made, sizeof v);
+    return v;
+}
+
+/* e^x: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2], relative error 2e-7. */
+INLINE lanes power(lanes x) {
+    const words sign = (words){0} + 0x80000000;
+    lanes low = splat(-87), high = splat(88);
+    x = larger(x, low);
+    x = (lanes)((words)larger((lanes)((words)x ^ sign), (lanes)((words)high ^ sign)) ^ sign);
+    lanes turns = x * 1.44269504f + 12582912.f; /* rounds to a whole number in the low bits */
+    words n = (words)turns - 0x4b400000;
+    turns -= 12582912.f;
+    lanes rest = x - turns * 0.693359375f + turns * 2.12194440e-4f;
+    lanes made = splat(1.9875691500e-4f);
+    made = made * rest + 1.3981999507e-3f;
+    made = made * rest + 8.3334519073e-3f;
+    made = made * rest + 4.1665795894e-2f;
+    made = made * rest + 1.6666665459e-1f;
+    made = made * rest + 5.0000001201e-1f;
+    made = made * rest * rest + rest + 1;
+    return (lanes)((words)made + (n << 23));
+}
