@@ -84,7 +84,7 @@ def write(file: Path, parts: Iterable[Part], meta: str = "") -> dict[str, Any]:
         for part in parts:
             content = part.make()
             assert content.nbytes == part.size, part.name
-            stream.write(memoryview(content).cast("B"))
+            stream.write(content.data)
     return seal(file)
 
 

@@ -5,6 +5,7 @@
 #include "pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #ifdef __linux__
@@ -92,7 +93,10 @@ void pool_run(Pool *pool, Work *work, void *about, int64_t count) {
     atomic_store(&pool->busy, pool->threads - 1);
     next_round(pool);
     take_tasks(pool, pool->workers[0].own);
-    while (atomic_load(&pool->busy)) rest();
+    for (int look = 1; atomic_load(&pool->busy); look++) {
+        if (look % LOOKS) rest();
+        else sched_yield(); /* a busy machine may have put a worker aside */
+    }
 }
 
 Pool *pool_open(int64_t threads) {
