@@ -19,7 +19,7 @@ LENGTH, TOKENS = 256, 4096
 def measure(folder: str, text: Path, pairs: str, count: int, every: int) -> tuple[float, ...]:
     """Perplexity, exact-match accuracy and sparsity of a model folder, in fp32."""
     model = loading.load(checkpoint.find(folder), "cpu", "float32")
-    speech = conversation.load(model.checkpoint, sees=True)
+    speech = conversation.load(model.checkpoint)
     ids = speech.tokens(text.read_text("utf-8"))
     rows = torch.tensor(ids[: len(ids) // LENGTH * LENGTH]).view(-1, LENGTH)[::every]
     texts = conversation.text_batches(rows, model.device, TOKENS)

@@ -174,7 +174,7 @@ def plain(vlm: VLM, batches: list) -> float:
     """The published solve of the first block's matrices, a factor and a pass for each level."""
     stops = walk(vlm, batches, "both", pruned_inputs=False)
     wanted: list[tuple[Tensor, Tensor]] = []
-    for _, stop in zip(vlm.architecture.stages, stops, strict=False):
+    for _, stop in zip(vlm.stages, stops, strict=False):
         wanted += [(vlm.linear(matrix).weight, stop.hessian.matrix) for matrix in stop.matrices]
 
     def solve() -> None:

@@ -103,7 +103,7 @@ class Artefact:
     @property
     def sees(self) -> bool:
         """Whether the model takes pictures."""
-        return loading.architecture_of(self.checkpoint).projector is not None
+        return loading.architecture_of(self.checkpoint).sees
 
     @property
     def room(self) -> int:

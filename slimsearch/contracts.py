@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from slimsearch.errors import InputError
+
 if TYPE_CHECKING:
     from numpy import ndarray
     from torch import Tensor
@@ -84,16 +86,28 @@ class Solver(ABC):
 
 
 class Architecture(ABC):
-    """Where a model keeps its parts; almost no code. The file is named after the model_type."""
+    """What is particular to a family of models; almost no code. Its file is named after the
+    model_type.
 
-    decoder: ClassVar[str]  # module path of the decoder, its blocks in `.layers`
-    vision: ClassVar[str | None]  # module path of the vision tower
-    projector: ClassVar[str | None]  # module path of what maps pictures into the decoder
+    Decoder blocks are where transformers has them, in `get_decoder().layers`, and the vision tower
+    is `get_encoder(modality="image")`; names on disk are as transformers reads them.
+    """
+
     # Roles that read the same input, in the order in which a block computes them: role -> path
-    # inside the block.
-    stages: ClassVar[tuple[Mapping[str, str], ...]]
-    # Beginnings of keys on disk that newer transformers renamed: on disk -> in the module.
-    renamed: ClassVar[Mapping[str, str]]
+    # inside the block. None where a language model with a file of its own is inside.
+    stages: ClassVar[tuple[Mapping[str, str], ...] | None]
+    # What maps pictures into the decoder, as paths in the base model: a module, or a list of them.
+    projectors: ClassVar[tuple[str, ...]] = ()
+    # Further inputs of the model, a number for each token: 1 where it belongs to "pictures", or
+    # where it is not of the question, "answers".
+    marks: ClassVar[Mapping[str, str]] = {}
+    # How a conversation is written where a checkpoint brings no chat template (Jinja).
+    template: ClassVar[str] = ""
+    most_turns: ClassVar[int | None] = None  # questions that a conversation may have
+
+    @property
+    def sees(self) -> bool:
+        return bool(self.projectors)
 
 
 class Term(ABC):
@@ -218,6 +232,13 @@ class Session(ABC):
     def step(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
         """Reads [rows, tokens, width] behind what was read before; the last token's logits,
         [rows, vocabulary]. mask is [rows, all tokens so far], positions [rows, tokens]."""
+
+    def read(
+        self, ids: ndarray, mask: ndarray, positions: ndarray, pictures: Sequence[Mapping[str, Any]]
+    ) -> ndarray:
+        """Reads whole prompts with the pictures in them, on an empty cache, as `step` does what
+        comes after; for models whose pictures are more than what stands at their places."""
+        raise InputError("This engine takes no such pictures; --runtime torch does.")
 
     @abstractmethod
     def forget(self) -> None:

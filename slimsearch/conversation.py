@@ -1,30 +1,56 @@
-"""Pairs and text as tokens: the chat template applied, answers marked, pictures looked at once."""
+"""Pairs and text as tokens: the chat template applied, answers marked, pictures looked at once.
+
+The model's own processor says what a picture is to the model and what stands for it in the text:
+one token again and again, rows that end in a mark, tiles each under its own name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from slimsearch import senses
 from slimsearch.calibration import Pair, Turn
 from slimsearch.checkpoint import Checkpoint
+from slimsearch.contracts import Architecture
 from slimsearch.decoding import Prompt, greedy
 from slimsearch.errors import CalibrationError, ModelError
-from slimsearch.loading import quiet_transformers, refused
+from slimsearch.loading import architecture_of, quiet_transformers, refused
 from slimsearch.resident import Resident
+from slimsearch.sight import Look
 from slimsearch.vlm import IGNORED, PROMPT, TEXT, VLM, Batch, batches_of
 
+SPOKEN = {
+    "input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels",
+    "text_replacement_offsets",
+}  # what a processor makes of text  # fmt: skip
 ANSWER_TOKENS = 32  # the most that the dense model says to a picture that came without text
 PICTURES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as the processor prepares it."""
+
+    inputs: Mapping[str, Tensor]  # of the model
+    text: str  # what stands for it in a conversation
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is whole pictures or tiles of one size and nothing beside."""
+        return set(self.inputs) == {"pixel_values"} and self.inputs["pixel_values"].ndim == 4
 
 
 @dataclass(frozen=True)
 class Speech:
     """How a checkpoint reads: its tokenizer and, for a model that sees, its processor."""
 
+    architecture: Architecture
     tokenizer: Any
     processor: Any | None
     ends: frozenset[int] = frozenset()  # tokens that end an answer
@@ -40,6 +66,19 @@ class Speech:
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
+    def show(self, picture: Image.Image) -> Shown:
+        """What the model is given for a picture."""
+        assert self.processor is not None
+        made = self.processor(
+            images=[picture],
+            text=[self.processor.image_token],
+            return_tensors="pt",
+            return_text_replacement_offsets=True,
+        )
+        (place,) = made["text_replacement_offsets"][0]
+        inputs = {name: value for name, value in made.items() if name not in SPOKEN}
+        return Shown(inputs, place["replacement"])
+
     def render(self, turns: Sequence[Turn], answered: int, pictured: bool = True) -> str:
         """The first `answered` turns whole, then the next question, if there is one, waiting."""
         messages: list[dict[str, Any]] = []
@@ -50,10 +89,12 @@ class Speech:
             if index < answered:
                 answer = [{"type": "text", "text": turn.answer}]
                 messages.append({"role": "assistant", "content": answer})
-        more = answered < len(turns)
-        if getattr(self.processor, "chat_template", None):
-            return self.processor.apply_chat_template(messages, add_generation_prompt=more)  # pyright: ignore[reportOptionalMemberAccess]
-        return _plain_template(messages, self.tokenizer.eos_token or "", more)
+        assert self.processor is not None
+        return self.processor.apply_chat_template(
+            messages,
+            chat_template=self.processor.chat_template or self.architecture.template,
+            add_generation_prompt=answered < len(turns),
+        )
 
     def text_ids(self, turns: Sequence[Turn]) -> list[int]:
         """A text-only conversation up to its last question; one after the other where the
@@ -73,23 +114,25 @@ class Speech:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def load(checkpoint: Checkpoint, sees: bool) -> Speech:
+def load(checkpoint: Checkpoint) -> Speech:
     """The tokenizer and processor of a checkpoint."""
-    from transformers import AutoProcessor, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    architecture = architecture_of(checkpoint)
     with quiet_transformers(), refused(checkpoint):
-        options = {"trust_remote_code": False, "local_files_only": True}
-        if not sees:
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **options)
-            return Speech(tokenizer, None, _ends(checkpoint, tokenizer))
-        processor = AutoProcessor.from_pretrained(checkpoint.folder, **options)
+        if not architecture.sees:
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.folder, trust_remote_code=False, local_files_only=True
+            )
+            return Speech(architecture, tokenizer, None, _ends(checkpoint, tokenizer))
+        processor = senses.processor(checkpoint)
     if not hasattr(processor, "image_processor"):
         raise ModelError(
             f"{checkpoint.folder} has no processor for pictures (preprocessor_config.json, "
             f"processor_config.json). Copy both from the original model."
         )
-    tokenizer = processor.tokenizer
-    return Speech(tokenizer, processor, _ends(checkpoint, tokenizer))
+    ends = _ends(checkpoint, processor.tokenizer)
+    return Speech(architecture, processor.tokenizer, processor, ends)
 
 
 def _ends(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
@@ -123,10 +166,12 @@ def pair_batches(
     rows: list[Batch] = []
     for start in range(0, len(pairs), PICTURES_AT_ONCE):
         some = pairs[start : start + PICTURES_AT_ONCE]
-        shown = torch.cat([pixels(speech, pair) for pair in some])
-        for pair, features in zip(some, vlm.see(shown).split(1), strict=True):
-            answered = _answered(vlm, speech, pair, features)
-            row = _row(vlm, speech, answered, features)
+        pictures = [speech.show(pair.open()) for pair in some]
+        assert vlm.sight is not None
+        looks = vlm.sight.look([shown.inputs for shown in pictures])
+        for pair, shown, look in zip(some, pictures, looks, strict=True):
+            answered = _answered(vlm, speech, pair, shown)
+            row = _row(vlm, speech, answered, shown, look)
             rows.append(replace(row, source=source, origins=(pair.origin,)))
     return list(batches_of(rows, most_tokens, speech.padding))
 
@@ -134,59 +179,68 @@ def pair_batches(
 def answered(vlm: VLM, speech: Speech, pairs: Sequence[Pair]) -> list[Pair]:
     """The same pairs, what has no answer answered by this model; for another one to learn."""
     return [
-        _answered(vlm, speech, pair, vlm.see(pixels(speech, pair)))
+        _answered(vlm, speech, pair, speech.show(pair.open()))
         if any(turn.answer is None for turn in pair.turns)
         else pair
         for pair in pairs
     ]
 
 
-def pixels(speech: Speech, pair: Pair) -> Tensor:
-    """A pair's picture as the vision tower takes it, [1, channels, height, width]."""
-    assert speech.processor is not None
-    found = speech.processor.image_processor(pair.open(), return_tensors="pt")["pixel_values"]
-    return found.reshape(-1, *found.shape[-3:])
+def question_ids(speech: Speech, turns: Sequence[Turn], shown: Shown | None) -> list[int]:
+    """A conversation up to its last question, about a picture or none."""
+    text = speech.render(turns, len(turns) - 1, pictured=shown is not None)
+    return _tokenized(speech, text, shown)["input_ids"]
 
 
-def question_ids(
-    speech: Speech, turns: Sequence[Turn], picture_token: int, count: int
-) -> list[int]:
-    """A conversation up to its last question, the picture's place held by `count` tokens; with
-    `count` 0 there is no picture."""
-    text = speech.render(turns, len(turns) - 1, pictured=count > 0)
-    return _ids(speech, text, picture_token, count)
-
-
-def _row(vlm: VLM, speech: Speech, pair: Pair, features: Tensor) -> Batch:
+def _row(vlm: VLM, speech: Speech, pair: Pair, shown: Shown, look: Look) -> Batch:
     """One conversation; turns at its end are dropped until the model can read it whole."""
     longest = getattr(vlm.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
     ids: list[int] = []
-    for count in range(len(pair.turns), 0, -1):
-        ids, owner = _spoken(vlm, speech, pair.turns[:count], features.shape[1])
+    most = speech.architecture.most_turns or len(pair.turns)
+    for count in range(min(len(pair.turns), most), 0, -1):
+        ids, owner = _spoken(speech, pair.turns[:count], shown)
         if len(ids) <= longest:
-            return _batch(ids, owner, features, vlm.device)
+            return _batch(ids, owner, look, vlm.device)
     raise CalibrationError(
         f"{pair.origin} makes {len(ids)} tokens; this model reads {longest} at most. Shorten it."
     )
 
 
-def _spoken(
-    vlm: VLM, speech: Speech, turns: Sequence[Turn], width: int
-) -> tuple[list[int], list[int]]:
+def _spoken(speech: Speech, turns: Sequence[Turn], shown: Shown) -> tuple[list[int], list[int]]:
     """Tokens of a whole conversation, and for each token the answer it belongs to, or -1."""
-    text, end = speech.render(turns, len(turns)), speech.tokenizer.eos_token or ""
-    if end and not text.rstrip().endswith(end):
-        text = text.rstrip() + end
-    ids = _ids(speech, text, vlm.picture_token, width)
+    text, end = _ended(speech, speech.render(turns, len(turns)))
+    ids, places = _placed(speech, text, shown)
     owner = [-1] * len(ids)
     for k, turn in enumerate(turns):
-        asked = text[: _agreeing(text, speech.render(turns, k))]
-        stop = text.index(turn.answer or "", len(asked)) + len(turn.answer or "")
-        stop += len(end) if text.startswith(end, stop) else 0
-        first = len(_ids(speech, asked, vlm.picture_token, width))
-        last = len(_ids(speech, text[:stop], vlm.picture_token, width))
-        owner[first:last] = [k] * (last - first)
+        first = _agreeing(text, speech.render(turns, k))
+        last = text.index(turn.answer or "", first) + len(turn.answer or "")
+        last += len(end) if text.startswith(end, last) else 0
+        for token, (start, stop) in enumerate(places):
+            if start < last and stop > first:
+                owner[token] = k
     return ids, owner
+
+
+def _ended(speech: Speech, text: str) -> tuple[str, str]:
+    """A conversation with what ends its answers at its end, and what that is."""
+    known = [str(token) for token in speech.tokenizer.added_tokens_decoder.values()]
+    behind = [token for token in known if text.rstrip().endswith(token)]
+    if behind:
+        return text, max(behind, key=len)
+    end = speech.tokenizer.eos_token or ""
+    return text.rstrip() + end, end
+
+
+def _placed(speech: Speech, text: str, shown: Shown) -> tuple[list[int], list[tuple[int, int]]]:
+    """Tokens of a conversation, and where each one's letters stand in its text."""
+    made = _tokenized(speech, text, shown, return_offsets_mapping=True)
+    mark = speech.processor.image_token if speech.processor else ""
+    picture, wider = text.find(mark), len(shown.text) - len(mark)
+
+    def back(letter: int) -> int:
+        return letter if picture < 0 or letter <= picture else max(picture, letter - wider)
+
+    return made["input_ids"], [(back(start), back(stop)) for start, stop in made["offset_mapping"]]
 
 
 def _agreeing(a: str, b: str) -> int:
@@ -195,7 +249,7 @@ def _agreeing(a: str, b: str) -> int:
     return next((place for place, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
-def _batch(ids: list[int], owner: list[int], features: Tensor, device: torch.device) -> Batch:
+def _batch(ids: list[int], owner: list[int], look: Look, device: torch.device) -> Batch:
     tokens = torch.tensor([ids], device=device)
     turns = torch.tensor([[*owner[1:], -1]], device=device)  # of the token that follows
     follows = torch.tensor([[*ids[1:], IGNORED]], device=device)
@@ -205,45 +259,29 @@ def _batch(ids: list[int], owner: list[int], features: Tensor, device: torch.dev
         targets=torch.where(turns >= 0, follows, IGNORED),
         classes=torch.where(spoken, TEXT, PROMPT).to(torch.uint8),
         turns=turns,
-        features=features,
+        looks=(look,),
     )
 
 
-def _ids(speech: Speech, text: str, picture_token: int, count: int) -> list[int]:
-    """Tokens of a rendered conversation with every picture place widened to `count` tokens."""
-    place = speech.tokenizer.convert_ids_to_tokens(picture_token)
+def _tokenized(speech: Speech, text: str, shown: Shown | None, **more: bool) -> Mapping[str, Any]:
+    """A rendered conversation with the picture in its place, as the tokenizer has it."""
     begins = speech.tokenizer.bos_token
     marked = bool(begins) and text.startswith(begins)
-    wide = text.replace(place, place * count)
-    return speech.tokenizer(wide, add_special_tokens=not marked, verbose=False)["input_ids"]
+    if shown is not None and speech.processor is not None:
+        text = text.replace(speech.processor.image_token, shown.text, 1)
+    return speech.tokenizer(text, add_special_tokens=not marked, verbose=False, **more)
 
 
-def _answered(vlm: VLM, speech: Speech, pair: Pair, features: Tensor) -> Pair:
+def _answered(vlm: VLM, speech: Speech, pair: Pair, shown: Shown) -> Pair:
     """The pair with every missing answer filled in by the model's own greedy one."""
-    if all(turn.answer is not None for turn in pair.turns):
-        return pair
-    assert vlm.projector is not None
-    with torch.no_grad():
-        projected = vlm.projector(features)[0].float().cpu().numpy()
     turns: list[Turn] = []
-    for turn in pair.turns:
+    session = Resident(vlm)
+    for turn in pair.turns[: speech.architecture.most_turns]:
         answer = turn.answer
         if answer is None:
             asked = [*turns, Turn(turn.question, None)]
-            ids = question_ids(speech, asked, vlm.picture_token, len(projected))
-            prompt = Prompt(ids, projected, vlm.picture_token)
-            (said,) = greedy(Resident(vlm), [prompt], speech.ends, ANSWER_TOKENS)
+            prompt = Prompt(question_ids(speech, asked, shown), shown=shown.inputs)
+            (said,) = greedy(session, [prompt], speech.ends, ANSWER_TOKENS)
             answer = speech.decode(said).strip()
         turns.append(Turn(turn.question, answer))
     return Pair(pair.origin, pair.picture, tuple(turns))
-
-
-def _plain_template(messages: list[dict[str, Any]], end: str, more: bool) -> str:
-    """LLaVA 1.5's own form, for a checkpoint that brings no template."""
-    parts = []
-    for message in messages:
-        text = "".join(
-            "<image>\n" if part["type"] == "image" else part["text"] for part in message["content"]
-        )
-        parts.append(f"USER: {text}" if message["role"] == "user" else f" ASSISTANT: {text}{end}")
-    return "".join(parts) + (" ASSISTANT:" if more else "")

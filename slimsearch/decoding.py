@@ -6,8 +6,9 @@ is masked and counts for no position; a row that has ended reads masked padding 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -20,11 +21,13 @@ Heard = Callable[[int, int], None]  # called with (row, token) for each token as
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids, and what stands for the picture at the places that hold `picture_token`."""
+    """Token ids, and what stands for the picture at the places that hold `picture_token`; or the
+    picture itself, for an engine that reads whole prompts."""
 
     ids: Sequence[int]
     features: ndarray | None = None  # [tokens, width]
     picture_token: int = -1
+    shown: Mapping[str, Any] | None = None  # inputs of the model, as its processor made them
 
 
 def greedy(
@@ -73,9 +76,14 @@ class Reading:
         """All that is new in the prompts in one step; the first logits."""
         longest = max(len(prompt.ids) for prompt in prompts)
         known = [len(held) for held in self._held]
-        begins = len(prompts) == len(known) and all(
-            list(prompt.ids[: len(held)]) == held and len(prompt.ids) > len(held)
-            for prompt, held in zip(prompts, self._held, strict=True)
+        pictures = [prompt.shown for prompt in prompts if prompt.shown is not None]
+        begins = (
+            not pictures
+            and len(prompts) == len(known)
+            and all(
+                list(prompt.ids[: len(held)]) == held and len(prompt.ids) > len(held)
+                for prompt, held in zip(prompts, self._held, strict=True)
+            )
         )
         new = max(len(p.ids) - n for p, n in zip(prompts, known, strict=True)) if begins else 0
         if not begins or self._mask.shape[1] + new >= self._session.room:
@@ -87,6 +95,8 @@ class Reading:
         for row, (prompt, start) in enumerate(zip(prompts, known, strict=True)):
             rest = prompt.ids[start:]
             ids[row, new - len(rest) :], mask[row, new - len(rest) :] = rest, 1
+        if pictures:
+            return self._session.read(ids, mask, self._note(ids, mask), pictures)
         embeds = np.array(self._session.embed(ids))
         for row, prompt in enumerate(prompts):
             places = (ids[row] == prompt.picture_token) & (mask[row] == 1)
@@ -95,11 +105,15 @@ class Reading:
         return self._step(embeds, ids, mask)
 
     def _step(self, embeds: ndarray, ids: ndarray, mask: ndarray) -> ndarray:
+        positions = self._note(ids, mask)
+        return self._session.step(embeds, self._mask, positions)
+
+    def _note(self, ids: ndarray, mask: ndarray) -> ndarray:
+        """Takes tokens as read; their positions."""
         self._mask = np.concatenate([self._mask, mask], axis=1)
         for held, row, real in zip(self._held, ids.tolist(), mask.tolist(), strict=True):
             held += [token for token, counts in zip(row, real, strict=True) if counts]
-        positions = np.maximum(self._mask.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
-        return self._session.step(embeds, self._mask, positions)
+        return np.maximum(self._mask.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
 
     def _forget(self, rows: int) -> None:
         self._session.forget()

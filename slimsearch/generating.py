@@ -14,7 +14,7 @@ from slimsearch import artefact, conversation, plugins
 from slimsearch.artefact import Artefact
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Runtime, Session
-from slimsearch.conversation import Speech
+from slimsearch.conversation import Shown, Speech
 from slimsearch.decoding import Prompt, Reading
 from slimsearch.errors import InputError, SettingsError
 
@@ -34,7 +34,8 @@ class Talk:
 
     picture: Path | None = None
     turns: list[Turn] = field(default_factory=list)
-    features: ndarray | None = None  # of the picture, once it was looked at
+    shown: Shown | None = None  # the picture as the processor prepares it
+    features: ndarray | None = None  # what stands for it, once it was looked at
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,16 @@ class Speaker:
             if talk.picture is not None:
                 raise InputError(f"This model reads text only; leave out --image {talk.picture}.")
             return Prompt(self._speech.text_ids(talk.turns))
-        if talk.picture is not None and talk.features is None:
-            pair = Pair("--image", talk.picture, ())
-            shown = conversation.pixels(self._speech, pair).numpy()
-            talk.features = np.concatenate(list(self.session.see(shown)))
-        count = 0 if talk.features is None else len(talk.features)
-        ids = conversation.question_ids(self._speech, talk.turns, self._picture_token, count)
+        if talk.picture is not None and talk.shown is None:
+            talk.shown = self._speech.show(Pair("--image", talk.picture, ()).open())
+        ids = conversation.question_ids(self._speech, talk.turns, talk.shown)
+        if talk.shown is None:
+            return Prompt(ids)
+        if not talk.shown.plain or self._speech.architecture.marks:
+            return Prompt(ids, shown=talk.shown.inputs)
+        if talk.features is None:
+            pixels = talk.shown.inputs["pixel_values"].numpy()
+            talk.features = np.concatenate(list(self.session.see(pixels)))
         return Prompt(ids, talk.features, self._picture_token)
 
 
@@ -113,7 +118,7 @@ def open(
 ) -> tuple[str, Speaker]:
     """Brings an export into an engine; the engine's name and what answers from it."""
     found = artefact.find(folder)
-    speech = conversation.load(found.checkpoint, found.sees)
+    speech = conversation.load(found.checkpoint)
     name, engine = _engine(found, runtime, {"deepsparse_python": deepsparse_python})
     return name, Speaker(engine.open(folder, threads), speech, found.picture_token)
 

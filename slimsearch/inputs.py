@@ -91,11 +91,11 @@ def gather(settings: Settings) -> Given:
     _check_solving(settings)
     found = checkpoint.find(settings.model)
     architecture = loading.architecture_of(found)
-    sees = architecture.projector is not None
+    sees = architecture.sees
     material = calibration.gather(settings if sees else replace(settings, pairs="none"))
     _check_pairs(settings, material)
     _check_length(found, material)
-    speech = conversation.load(found, sees)
+    speech = conversation.load(found)
     stream = speech.tokens(material.held_text) if material.held_text else []
     enough = len(stream) >= material.segment_length
     return Given(

@@ -7,7 +7,7 @@ tokens; all others count as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,12 +38,12 @@ def learn(dense: VLM, batches: Sequence[Batch]) -> list[Lesson]:
     return [_lesson(dense, batch) for batch in batches]
 
 
-def distance(vlm: VLM, lesson: Lesson, project: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def distance(vlm: VLM, lesson: Lesson, weights: Mapping[str, Tensor] | None = None) -> Tensor:
     """How far a model is from the dense one: its divergence on answers, plus that on the rest.
 
     Each is the mean over its positions of KL(dense || pruned).
     """
-    logs = vlm.logits(_hidden(vlm, lesson.batch, lesson.where, project)).log_softmax(-1)
+    logs = vlm.logits(_hidden(vlm, lesson.batch, lesson.where, weights)).log_softmax(-1)
     apart = (lesson.chances.exp() * (lesson.chances - _kept(logs, lesson.tokens))).sum(-1)
     parts = (apart[lesson.answers], apart[~lesson.answers])
     return torch.stack([part.mean() for part in parts if len(part)]).sum()
@@ -66,11 +66,8 @@ def _after_picture(batch: Batch, picture_token: int) -> Tensor:
     return shown & follows
 
 
-def _hidden(
-    vlm: VLM, batch: Batch, where: Tensor, project: Callable[[Tensor], Tensor] | None
-) -> Tensor:
-    embeds = vlm.embed(batch, project)
-    return vlm.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state[where]
+def _hidden(vlm: VLM, batch: Batch, where: Tensor, weights: Mapping[str, Tensor] | None) -> Tensor:
+    return vlm.hidden(vlm.given(batch, weights))[where]
 
 
 def _kept(logs: Tensor, tokens: Tensor) -> Tensor:

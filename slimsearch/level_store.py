@@ -208,7 +208,7 @@ def fill(
     many of them: a probe.
     """
     store.restore(vlm)
-    stages = len(vlm.architecture.stages)
+    stages = len(vlm.stages)
     every = walk(vlm, batches, tokens, pruned_inputs=False, by_set=solver.by_set)
     stops = islice(every, None if blocks is None else blocks * stages)
     for count, stop in enumerate(stops, 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,10 @@ from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError
 from slimsearch.processor import BFLOAT16, processor_flags
-from slimsearch.vlm import VLM
+from slimsearch.vlm import VLM, Stages
+
+# Parts of model_types whose decoders mix experts.
+MIXED = ("moe", "mixtral", "dbrx", "deepseek_v", "gpt_oss", "llama4", "jamba")
 
 
 def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = None) -> VLM:
@@ -23,8 +26,9 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     architecture = architecture_of(checkpoint)
+    stages = stages_of(checkpoint)
     place = pick_device(device)
-    loader = AutoModelForImageTextToText if architecture.projector else AutoModelForCausalLM
+    loader = AutoModelForImageTextToText if architecture.sees else AutoModelForCausalLM
     config = config_of(checkpoint)
     chosen = pick_dtype(checkpoint, dtype, place)
     with quiet_transformers(), refused(checkpoint):
@@ -48,7 +52,7 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
         )
     check_finite(checkpoint, model.named_parameters())
     model.eval().requires_grad_(False).to(place)
-    return VLM(model, architecture, checkpoint)
+    return VLM(model, architecture, stages, checkpoint)
 
 
 def config_of(checkpoint: Checkpoint) -> Any:
@@ -63,14 +67,51 @@ def config_of(checkpoint: Checkpoint) -> Any:
 
 def architecture_of(checkpoint: Checkpoint) -> Architecture:
     """The plug-in that knows this model_type."""
+    found = _known(checkpoint, checkpoint.model_type, "is")
+    stages_of(checkpoint)
+    return found
+
+
+def stages_of(checkpoint: Checkpoint) -> Stages:
+    """The matrices of a decoder block: by the model's own file, or by that of what is inside."""
+    own = _known(checkpoint, checkpoint.model_type, "is")
+    inside = config_of(checkpoint).get_text_config()
+    _check_experts(checkpoint, inside.model_type, inside.to_dict())
+    if own.stages is not None:
+        return own.stages
+    found = _known(checkpoint, inside.model_type, "has inside").stages
+    assert found is not None
+    return found
+
+
+def _known(checkpoint: Checkpoint, kind: str, is_: str) -> Architecture:
     known = plugins.names("architectures")
-    if checkpoint.model_type not in known:
+    if kind in known:
+        return plugins.find("architectures", kind)()
+    _check_experts(checkpoint, kind, checkpoint.config | checkpoint.config.get("text_config", {}))
+    raise ModelError(
+        f"{checkpoint.folder} {is_} a '{kind}'. Looked for slimsearch/architectures/{kind}.py and "
+        f"for an installed plug-in of that name in the group slimsearch.architectures; there is "
+        f"neither. Known: {', '.join(known)}. To add one, write that file: a class derived from "
+        f"slimsearch.contracts.Architecture that names the matrices of a decoder block (`stages`) "
+        f"and, for a model that sees, what stands between its vision tower and its decoder "
+        f"(`projectors`); slimsearch/architectures/__init__.py says it in five steps."
+    )
+
+
+def _check_experts(checkpoint: Checkpoint, kind: str, facts: Mapping[str, Any]) -> None:
+    """Refuses a decoder that mixes experts: they are no linear layers."""
+    counted = [
+        f"{key} {value}"
+        for key, value in facts.items()
+        if "expert" in key and isinstance(value, int) and value > 1
+    ]
+    if counted or any(part in kind for part in MIXED):
         raise ModelError(
-            f"{checkpoint.folder} is a '{checkpoint.model_type}'; slimsearch knows "
-            f"{', '.join(known)}. CONTRIBUTING.md says how to add one: a file in "
-            f"slimsearch/architectures/ that says where the parts are."
+            f"{checkpoint.folder} is a '{checkpoint.model_type}' whose decoder, "
+            f"'{kind}', mixes experts{f' ({counted[0]})' if counted else ''}. Such decoders are "
+            f"not supported yet; give a dense model."
         )
-    return plugins.find("architectures", checkpoint.model_type)()
 
 
 def pick_device(device: str) -> torch.device:

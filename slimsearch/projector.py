@@ -16,7 +16,6 @@ from math import cos, pi
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from slimsearch import lessons
 from slimsearch.candidate import ProjectorStep
@@ -159,9 +158,9 @@ class ProjectorTrainer:
         targets = int((batch.targets != IGNORED).sum())
         with torch.enable_grad():
             if lesson is None:
-                loss = self._vlm.loss(batch, self._project) / max(targets, 1)
+                loss = self._vlm.loss(batch, self._rounded()) / max(targets, 1)
             else:
-                loss = lessons.distance(self._vlm, lesson, self._project)
+                loss = lessons.distance(self._vlm, lesson, self._rounded())
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(list(self._weights.values()), 1.0)
@@ -172,11 +171,9 @@ class ProjectorTrainer:
         self._optimiser.step()
         return True
 
-    def _project(self, features: Tensor) -> Tensor:
-        """The projector with the weights in training, cast to the model's dtype."""
-        assert self._vlm.projector is not None
-        weights = {name: weight.to(features.dtype) for name, weight in self._weights.items()}
-        return functional_call(self._vlm.projector, weights, (features,))
+    def _rounded(self) -> dict[str, Tensor]:
+        """The weights in training, in the model's dtype."""
+        return {name: weight.to(self._vlm.dtype) for name, weight in self._weights.items()}
 
     def _detached(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self._weights.items()}

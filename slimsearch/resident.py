@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy import ndarray
@@ -9,20 +12,23 @@ from torch import Tensor
 
 from slimsearch.contracts import Session
 from slimsearch.errors import InputError
-from slimsearch.vlm import VLM
+from slimsearch.sight import moved, stacked
+from slimsearch.vlm import PROMPT, VLM
 
 
 class Resident(Session):
     def __init__(self, vlm: VLM):
         self._vlm = vlm
-        self._cache = None
+        self.forget()
         self.room = vlm.model.config.get_text_config().max_position_embeddings
 
     @torch.no_grad()
     def see(self, pixels: ndarray) -> ndarray:
-        if self._vlm.projector is None:
+        if not self._vlm.sees:
             raise InputError("This model reads text only; leave out the picture.")
-        return _out(self._vlm.projector(self._vlm.see(torch.from_numpy(pixels))))
+        shown = torch.from_numpy(pixels).to(self._vlm.device, self._vlm.dtype)
+        found = self._vlm.model.model.get_image_features(pixel_values=shown, return_dict=True)
+        return _out(torch.stack(list(found.pooler_output)))
 
     @torch.no_grad()
     def embed(self, ids: ndarray) -> ndarray:
@@ -36,14 +42,37 @@ class Resident(Session):
         output = self._vlm.decoder(
             inputs_embeds=self._in(embeds).to(self._vlm.dtype),
             attention_mask=None if mask.all() else self._in(mask),
-            position_ids=self._in(positions),
+            position_ids=self._in(positions) + self._shift,
             past_key_values=self._cache,
             use_cache=True,
         )
         return _out(self._vlm.logits(output.last_hidden_state[:, -1]))
 
+    @torch.no_grad()
+    def read(
+        self, ids: ndarray, mask: ndarray, positions: ndarray, pictures: Sequence[Mapping[str, Any]]
+    ) -> ndarray:
+        from transformers import DynamicCache
+
+        self._cache = DynamicCache()
+        base, tokens = self._vlm.model.model, self._in(ids)
+        shown = moved(stacked(pictures), next(base.parameters()))
+        grids = hasattr(base, "get_rope_index")  # positions in two dimensions are its own matter
+        output = base(
+            input_ids=tokens,
+            attention_mask=None if mask.all() else self._in(mask),
+            position_ids=None if grids else self._in(positions),
+            past_key_values=self._cache,
+            use_cache=True,
+            **shown,
+            **self._vlm.marks(tokens, torch.full_like(tokens, PROMPT)),
+        )
+        self._shift = base.rope_deltas if grids else 0
+        return _out(self._vlm.logits(output.last_hidden_state[:, -1]))
+
     def forget(self) -> None:
         self._cache = None
+        self._shift: Tensor | int = 0  # of a token's position beyond its place among those read
 
     def _in(self, array: ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._vlm.device)

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from slimsearch import conversation, files
 from slimsearch.calibration import Pair
 from slimsearch.conversation import ANSWER_TOKENS, Speech
@@ -100,28 +98,19 @@ def _chosen(
     return [(of[origin][1], turn) for origin, turn in some]
 
 
-def _prompt(vlm: VLM, speech: Speech, pair: Pair, turn: int) -> tuple[list[int], torch.Tensor]:
-    """The conversation up to a question, and what the projector is given for its picture."""
+def _prompt(vlm: VLM, speech: Speech, pair: Pair, turn: int) -> Prompt:
+    """The conversation up to a question, the picture in it."""
     (whole,) = conversation.answered(vlm, speech, [pair])
-    features = vlm.see(conversation.pixels(speech, pair))
-    turns = whole.turns[: turn + 1]
-    ids = conversation.question_ids(speech, turns, vlm.picture_token, features.shape[1])
-    return ids, features
+    shown = speech.show(pair.open())
+    ids = conversation.question_ids(speech, whole.turns[: turn + 1], shown)
+    return Prompt(ids, shown=shown.inputs)
 
 
-@torch.no_grad()
-def _answers(
-    vlm: VLM, speech: Speech, prompts: Sequence[tuple[list[int], torch.Tensor]]
-) -> list[str]:
+def _answers(vlm: VLM, speech: Speech, prompts: Sequence[Prompt]) -> list[str]:
     """What the model says to each, greedily."""
-    if not prompts or vlm.projector is None:
+    if not prompts:
         return []
-    seen = [vlm.projector(features)[0].float().cpu().numpy() for _, features in prompts]
-    asked = [
-        Prompt(ids, features, vlm.picture_token)
-        for (ids, _), features in zip(prompts, seen, strict=True)
-    ]
-    said = greedy(Resident(vlm), asked, speech.ends, ANSWER_TOKENS)
+    said = greedy(Resident(vlm), prompts, speech.ends, ANSWER_TOKENS)
     return [speech.decode(tokens).strip() for tokens in said]
 
 

@@ -48,9 +48,10 @@ def _gradients(vlm: VLM, batches: Sequence[Batch]) -> dict[str, float]:
     predicted = 0
     with _noting_gradients(vlm, sums):
         for rows in _few_rows(batches):
-            embeds = vlm.embed(rows).detach().requires_grad_()
+            given = vlm.given(rows)
+            given["inputs_embeds"] = given["inputs_embeds"].detach().requires_grad_()
             with torch.enable_grad():
-                vlm.loss(rows, embeds=embeds).backward()
+                vlm.loss(rows, given=given).backward()
             predicted += int((rows.targets != IGNORED).sum())
     return {m.name: float(sums[m.name]) / max(predicted, 1) / m.rows for m in vlm.matrices}
 
@@ -59,7 +60,7 @@ def _gradients(vlm: VLM, batches: Sequence[Batch]) -> dict[str, float]:
 def _forwards(vlm: VLM, batches: Sequence[Batch]) -> dict[str, float]:
     """Passes through every matrix and learns nothing by itself."""
     for rows in _few_rows(batches):
-        vlm.predicting(rows, vlm.embed(rows))
+        vlm.predicting(rows, vlm.given(rows))
     return {}
 
 

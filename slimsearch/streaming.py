@@ -1,12 +1,13 @@
 """A model larger than memory: one decoder block is held at a time and read from disk when its turn
 comes. What is held beside it: embeddings, vision tower, projector, head.
 
-The skeleton is the same model with one block; its weights are exchanged for those of any other.
+Every block is there from the start, as the model's own code makes it, but without room for weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,29 +18,30 @@ from slimsearch.vlm import VLM
 
 
 class StreamedBlocks:
-    """Looks like the model's blocks; `blocks[3]` reads block 3 over whichever was there."""
+    """Looks like the model's blocks; `blocks[3]` reads block 3 and lets go of what was held."""
 
-    def __init__(self, skeleton: VLM, count: int):
-        self._vlm, self._count, self._held = skeleton, count, 0
-        self._block = skeleton.blocks[0]
+    def __init__(self, skeleton: VLM):
+        self._vlm, self._held = skeleton, 0
+        self._blocks: nn.ModuleList = skeleton.decoder.layers
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._blocks)
 
     def __getitem__(self, index: int) -> nn.Module:
         if index != self._held:
+            self._blocks[self._held].to("meta")
             self._read(index)
-        return self._block
+        return self._blocks[index]
 
     def __iter__(self) -> Iterator[nn.Module]:
-        return (self[index] for index in range(self._count))
+        return (self[index] for index in range(len(self)))
 
     @torch.no_grad()
     def _read(self, index: int) -> None:
-        prefix = f"{self._vlm.architecture.decoder}.layers.{index}."
+        block = self._blocks[index].to_empty(device=self._vlm.device)
         weights = {
-            self._vlm.disk_name(prefix + name): weight
-            for name, weight in self._block.named_parameters()
+            self._vlm.disk_name(f"{self._vlm.block_path(index)}.{name}"): weight
+            for name, weight in block.named_parameters()
         }
         for key, tensor in self._vlm.checkpoint.read(weights):
             weights[key].copy_(tensor)
@@ -50,6 +52,23 @@ class StreamedBlocks:
 def load(checkpoint: Checkpoint, device: str, dtype: str) -> VLM:
     """The model with its blocks on disk. For walking, not for a forward pass of the whole."""
     skeleton = loading.load(checkpoint, device, dtype, blocks=1)
-    count = checkpoint.config.get("text_config", checkpoint.config)["num_hidden_layers"]
-    blocks = StreamedBlocks(skeleton, count)
-    return VLM(skeleton.model, skeleton.architecture, checkpoint, blocks)
+    decoder = skeleton.decoder
+    _add_blocks(decoder, loading.config_of(checkpoint).get_text_config().num_hidden_layers)
+    return VLM(
+        skeleton.model,
+        skeleton.architecture,
+        skeleton.stages,
+        checkpoint,
+        StreamedBlocks(skeleton),
+    )
+
+
+def _add_blocks(decoder: Any, count: int) -> None:
+    """Gives a decoder that was loaded with its first block all the others, without weights."""
+    first: Any = decoder.layers[0]
+    dtype = next(first.parameters()).dtype
+    decoder.config.num_hidden_layers = count
+    with torch.device("meta"):
+        for index in range(1, count):
+            block = type(first)(decoder.config, layer_idx=index)
+            decoder.layers.append(block.to(dtype).eval().requires_grad_(False))

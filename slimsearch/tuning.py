@@ -61,7 +61,7 @@ def tune(
     with watch.stage("load"):
         vlm = loading.load(pruned, chosen.device, chosen.dtype)
         dense = _dense(teacher or chosen.model, chosen, pairs, watch)
-    speech = conversation.load(pruned, sees=True)
+    speech = conversation.load(pruned)
     used, held = (
         conversation.pair_batches(
             vlm,
@@ -106,7 +106,7 @@ def _chosen(source: str, changes: Mapping[str, Any]) -> tuple[Settings, Checkpoi
 
 
 def _check_projector(pruned: Checkpoint) -> None:
-    if loading.architecture_of(pruned).projector is None:
+    if not loading.architecture_of(pruned).sees:
         raise ModelError(f"{pruned.folder} is a text-only model: it has no projector to tune.")
 
 

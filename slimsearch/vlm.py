@@ -1,13 +1,13 @@
 """A vision-language model in memory: its parts, its prunable matrices, its losses.
 
-Text and pairs reach the decoder as a Batch. Picture features are kept as the vision tower gave
-them, so that a batch can be embedded again whenever the projector has moved. Sequences are padded
-on the right and attention is causal: padding is never seen, and no mask is needed.
+Text and pairs reach the decoder as a Batch. Pictures are kept as the vision tower saw them, so that
+a batch can be shown again whenever the projector has moved. Sequences are padded on the right and
+no text is attended to before it was read: padding is never seen, and needs no mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -15,16 +15,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
+from slimsearch import keys
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError
 from slimsearch.policy import Matrix
+from slimsearch.sight import Look, Sight
 
 IGNORED = -100  # a position whose next token is not predicted
 PADDING, PROMPT, TEXT = 0, 1, 2  # token classes: P (pictures, questions), T (text, answers)
 LOGIT_ROWS = 1024  # positions whose logits are held at once
+Stages = Sequence[Mapping[str, str]]  # as contracts.Architecture has them
 
 
 class Blocks(Protocol):
@@ -45,7 +49,7 @@ class Batch:
     targets: Tensor  # [rows, length], the token that follows, or IGNORED
     classes: Tensor  # [rows, length], PADDING, PROMPT or TEXT
     turns: Tensor  # [rows, length], which answer a target belongs to, -1 for none
-    features: Tensor | None = None  # [rows, picture tokens, vision width]
+    looks: tuple[Look, ...] | None = None  # the picture of each row
     source: str = "text"  # the calibration set that it comes from
     origins: tuple[str, ...] = ()  # of pairs: which one each row holds
 
@@ -56,9 +60,9 @@ class Batch:
     def rows(self, start: int, stop: int) -> Batch:
         """Some of its rows."""
         some = slice(start, stop)
-        features = None if self.features is None else self.features[some]
+        looks = None if self.looks is None else self.looks[some]
         return Batch(
-            self.ids[some], self.targets[some], self.classes[some], self.turns[some], features,
+            self.ids[some], self.targets[some], self.classes[some], self.turns[some], looks,
             self.source, self.origins[some],
         )  # fmt: skip
 
@@ -93,20 +97,23 @@ class Calibrated:
 
 
 class VLM:
-    """A loaded model. `load` is the way to get one."""
+    """A loaded model. `loading.load` is the way to get one."""
 
     def __init__(
         self,
         model: Any,
         architecture: Architecture,
+        stages: Stages,
         checkpoint: Checkpoint,
         blocks: Blocks | None = None,
     ):
         self.model = model
         self.architecture = architecture
+        self.stages = stages
         self.checkpoint = checkpoint
-        self.blocks: Blocks = blocks or model.get_submodule(architecture.decoder).layers
-        self.decoder: nn.Module = model.get_submodule(architecture.decoder)
+        self.decoder: Any = model.get_decoder()
+        self.blocks: Blocks = blocks or self.decoder.layers
+        self.sight = Sight(model.model, architecture) if architecture.sees else None
         self.projector_changes = 0  # how often its weights were replaced
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(self.blocks[0].parameters()).dtype
@@ -133,14 +140,10 @@ class VLM:
 
     def disk_name(self, parameter: str) -> str:
         """The key under which the checkpoint holds a parameter."""
-        names = [parameter]
-        for on_disk, in_module in self.architecture.renamed.items():
-            if parameter.startswith(in_module):
-                names.append(on_disk + parameter.removeprefix(in_module))
-        for name in names:
-            if name in self.checkpoint.shards:
-                return name
-        raise ModelError(f"{self.checkpoint.folder} holds no tensor for {parameter}.")
+        found = self._on_disk.get(parameter)
+        if found is None:
+            raise ModelError(f"{self.checkpoint.folder} holds no tensor for {parameter}.")
+        return found
 
     def from_disk(self, matrix: str) -> Tensor:
         """One of our matrices as the checkpoint holds it, in the model's dtype."""
@@ -150,7 +153,11 @@ class VLM:
     def matrix_parameter(self, matrix: str) -> str:
         """The parameter name of one of our matrices, as transformers spells it."""
         _, index, role = matrix.split(".")
-        return f"{self.architecture.decoder}.layers.{index}.{self._paths[role]}.weight"
+        return f"{self.block_path(int(index))}.{self._paths[role]}.weight"
+
+    def block_path(self, index: int) -> str:
+        """Where a decoder block is in the model."""
+        return f"{self._decoder_path}.layers.{index}"
 
     @cached_property
     def disk_dtype(self) -> torch.dtype:
@@ -163,51 +170,60 @@ class VLM:
         return self.dtype, self.disk_dtype
 
     @property
-    def projector(self) -> nn.Module | None:
-        path = self.architecture.projector
-        return None if path is None else self.model.get_submodule(path)
+    def sees(self) -> bool:
+        return self.sight is not None
 
     @property
     def picture_token(self) -> int:
         """The id that stands for a picture's tokens in a sequence."""
         return self.model.config.image_token_id
 
-    @torch.no_grad()
-    def see(self, pixels: Tensor) -> Tensor:
-        """What the projector is given for these pictures: [pictures, tokens, vision width]."""
-        seen: list[Tensor] = []
-        assert self.projector is not None
-        hook = self.projector.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    def given(self, batch: Batch, weights: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """What the decoder is called with for a batch: embeddings, positions and masks.
+
+        `weights` stand in for the projector's, where they are in training.
+        """
+        if batch.looks is None or self.sight is None:
+            embeds = self.model.get_input_embeddings()(batch.ids)
+            return {"inputs_embeds": embeds, "use_cache": False}
+        changed = {self.projector_parameters[name]: w for name, w in (weights or {}).items()}
+        caught: dict[str, Any] = {}
+
+        def catch(_: nn.Module, __: tuple[()], called: dict[str, Any]) -> None:
+            caught.update(called)
+            raise _Reached
+
+        hook = self.decoder.register_forward_pre_hook(catch, with_kwargs=True)
         try:
-            self.model.model.get_image_features(pixel_values=pixels.to(self.device, self.dtype))
+            with self.sight.again(batch.looks) as shown:
+                inputs = {"input_ids": batch.ids, **shown, **self.marks(batch.ids, batch.classes)}
+                functional_call(self.model, changed, (), {**inputs, "use_cache": False})
+        except _Reached:
+            return caught
         finally:
             hook.remove()
-        return seen[0]
+        raise AssertionError("the decoder was never called")
 
-    def embed(self, batch: Batch, project: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """A batch as the decoder's input, [rows, length, width].
+    def marks(self, ids: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """What the architecture's `marks` say of each token."""
+        meant = {"pictures": ids == self.picture_token, "answers": classes != PROMPT}
+        return {name: meant[which].long() for name, which in self.architecture.marks.items()}
 
-        `project` stands in for the projector, where its weights are in training.
-        """
-        embeds = self.model.get_input_embeddings()(batch.ids)
-        if batch.features is None:
-            return embeds
-        projected = (project or self.projector)(batch.features).to(embeds.dtype)  # pyright: ignore[reportOptionalCall]
-        places = (batch.ids == self.picture_token).unsqueeze(-1).expand_as(embeds)
-        return embeds.masked_scatter(places, projected)
+    def hidden(self, given: Mapping[str, Any]) -> Tensor:
+        """The last hidden states, [rows, length, width]."""
+        return self.decoder(**given).last_hidden_state
 
     def loss(
         self,
         batch: Batch,
-        project: Callable[[Tensor], Tensor] | None = None,
-        embeds: Tensor | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Summed cross-entropy over the batch's targets, in fp32.
 
-        `embeds` stand in for what `embed` gives, where their gradient is wanted.
+        `given` stands in for what `given` gives, where a gradient is wanted there.
         """
-        embeds = self.embed(batch, project) if embeds is None else embeds
-        hidden, targets, _ = self.predicting(batch, embeds)
+        hidden, targets, _ = self.predicting(batch, given or self.given(batch, weights))
         losses = [
             functional.cross_entropy(self.logits(rows), wanted, reduction="sum")
             for rows, wanted in zip(
@@ -241,35 +257,71 @@ class VLM:
     @torch.no_grad()
     def says(self, batch: Batch) -> list[dict[int, list[int]]]:
         """For each row, by turn, the likeliest token at every place of the answer."""
-        hidden, _, _ = self.predicting(batch, self.embed(batch))
+        hidden, _, _ = self.predicting(batch, self.given(batch))
         pieces = [self.logits(rows).argmax(-1) for rows in hidden.split(LOGIT_ROWS)]
         return _by_turn(batch, torch.cat(pieces))
 
-    def predicting(self, batch: Batch, embeds: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def predicting(
+        self, batch: Batch, given: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """The last hidden states that predict something, their targets, and where they stand."""
-        hidden = self.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        hidden = self.hidden(given)
         where = (batch.targets != IGNORED).nonzero(as_tuple=True)
         return hidden[where], batch.targets[where], where
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token for each hidden state, [rows, vocabulary], in fp32."""
-        return self.model.get_output_embeddings()(hidden).float()
+        found = self.model.get_output_embeddings()(hidden).float()
+        cap = None if self.sees else getattr(self.model.config, "final_logit_softcapping", None)
+        return found if cap is None else (found / cap).tanh() * cap
+
+    @cached_property
+    def projector_parameters(self) -> dict[str, str]:
+        """The projector's weights by name, and each one's place in the model."""
+        modules = self.sight.projectors if self.sight else {}
+        return {
+            name if len(modules) == 1 else f"{path}.{name}": f"model.{path}.{name}"
+            for path, module in modules.items()
+            for name, _ in module.named_parameters()
+        }
+
+    def projector_weights(self) -> dict[str, Tensor]:
+        """The projector's weights themselves."""
+        return {
+            name: self.model.get_parameter(place)
+            for name, place in self.projector_parameters.items()
+        }
 
     def projector_state(self) -> dict[str, Tensor]:
         """A copy of the projector's weights in fp32."""
-        if self.projector is None:
-            return {}
-        return {k: v.detach().float().clone() for k, v in self.projector.state_dict().items()}
+        return {
+            name: weight.detach().float().clone()
+            for name, weight in self.projector_weights().items()
+        }
 
+    @torch.no_grad()
     def set_projector(self, state: Mapping[str, Tensor]) -> None:
         """Replaces the projector's weights, rounded to the model's dtype."""
-        if self.projector is not None and state:
-            self.projector.load_state_dict(dict(state))
+        if state:
+            for name, weight in self.projector_weights().items():
+                weight.copy_(state[name])
             self.projector_changes += 1
 
     @cached_property
     def _paths(self) -> dict[str, str]:
-        return {role: path for stage in self.architecture.stages for role, path in stage.items()}
+        return {role: path for stage in self.stages for role, path in stage.items()}
+
+    @cached_property
+    def _decoder_path(self) -> str:
+        return next(path for path, part in self.model.named_modules() if part is self.decoder)
+
+    @cached_property
+    def _on_disk(self) -> dict[str, str]:
+        return keys.on_disk(self.model, self.checkpoint.shards)
+
+
+class _Reached(Exception):
+    """The decoder was called; what it was called with is all that is wanted."""
 
 
 def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Batch]:
@@ -317,13 +369,13 @@ def _stack(rows: list[Batch], padding: int) -> Batch:
             [functional.pad(part, (0, length - part.shape[1]), value=value) for part in parts]
         )
 
-    features = [row.features for row in rows if row.features is not None]
+    looks = tuple(look for row in rows for look in row.looks or ())
     return Batch(
         ids=pad("ids", padding),
         targets=pad("targets", IGNORED),
         classes=pad("classes", PADDING),
         turns=pad("turns", -1),
-        features=torch.cat(features) if features else None,
+        looks=looks or None,
         source=rows[0].source,
         origins=tuple(origin for row in rows for origin in row.origins),
     )

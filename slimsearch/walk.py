@@ -10,7 +10,7 @@ activations go along beside the pruned one's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,14 +30,23 @@ class Stop:
     hessian: Hessian
 
 
+@dataclass(frozen=True)
+class _Call:
+    """How the decoder calls a block: what it adds to the hidden states first, what it passes on."""
+
+    added: Tensor | None  # [rows, length, width]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
 @dataclass
 class _Flow:
     """One batch on its way: hidden states [rows, length, width] and which tokens count."""
 
     hidden: Tensor
-    counts: Tensor
+    counts: Tensor  # [rows * length]
     parts: Mapping[str, Tensor]  # calibration set -> those of `counts` that belong to it
-    context: Mapping[str, Any]
+    calls: Sequence[_Call]  # for each block
     dense: Tensor | None = None  # hidden states of the dense model, where drift is measured
 
 
@@ -62,17 +71,17 @@ def walk(
     flows = [_start(vlm, batch, tokens, by_set) for batch in batches]
     for flow in flows:
         flow.dense = flow.hidden if drift else None
-    stages = [tuple(stage) for stage in vlm.architecture.stages]
+    stages = [tuple(stage) for stage in vlm.stages]
     for index, block in enumerate(vlm.blocks):
         passes = [(stage,) for stage in stages] if true_sequential else [tuple(stages)]
         outputs: list[Tensor] = []
         for some in passes:
             named = [tuple(f"blocks.{index}.{role}" for role in stage) for stage in some]
-            hessians, outputs = _measure(vlm, block, flows, named)
+            hessians, outputs = _measure(vlm, block, index, flows, named)
             for matrices in named:
                 yield Stop(matrices, hessians.pop(matrices[0]))
         for flow, output in zip(flows, outputs, strict=True):
-            flow.hidden = _through(block, flow, flow.hidden) if pruned_inputs else output
+            flow.hidden = _through(block, flow, index, flow.hidden) if pruned_inputs else output
 
 
 def part_name(source: str, kind: int) -> str:
@@ -82,34 +91,43 @@ def part_name(source: str, kind: int) -> str:
 
 @torch.no_grad()
 def _start(vlm: VLM, batch: Batch, tokens: str, by_set: bool) -> _Flow:
-    """The batch as the first block receives it, with what else the decoder passes along."""
-    caught: dict[str, Any] = {}
+    """The batch as the first block receives it, and how every block is called.
 
-    class Caught(Exception):
-        pass
+    The decoder is run with blocks that give back zeros. So what arrives at a later block is what
+    the decoder adds on the way, such as the picture features of DeepStack.
+    """
+    calls: list[_Call] = []
 
-    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        caught.update(kwargs, hidden=args[0] if args else kwargs["hidden_states"])
-        raise Caught
+    def note(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        something = not calls or bool(hidden_states.any())
+        calls.append(_Call(hidden_states if something else None, args, kwargs))
+        return torch.zeros_like(hidden_states)
 
-    hook = vlm.blocks[0].register_forward_pre_hook(catch, with_kwargs=True)
+    for block in vlm.decoder.layers:
+        block.forward = note
     try:
-        vlm.decoder(inputs_embeds=vlm.embed(batch), use_cache=False)
-    except Caught:
-        pass
+        vlm.hidden(vlm.given(batch))
     finally:
-        hook.remove()
-    hidden = caught.pop("hidden")
-    caught.pop("hidden_states", None)
-    parts = {part_name(batch.source, kind): batch.classes == kind for kind in FEEDING[tokens]}
+        for block in vlm.decoder.layers:
+            del block.forward
+    parts = {
+        part_name(batch.source, kind): (batch.classes == kind).flatten() for kind in FEEDING[tokens]
+    }
     counts = torch.stack(list(parts.values())).any(0)
-    assert not bool((counts & (batch.classes == PADDING)).any())
-    return _Flow(hidden, counts, parts if by_set else {}, caught)
+    assert not bool((counts & (batch.classes == PADDING).flatten()).any())
+    hidden = calls[0].added
+    assert hidden is not None
+    calls[0] = replace(calls[0], added=None)
+    return _Flow(hidden, counts, parts if by_set else {}, calls)
 
 
 @torch.no_grad()
 def _measure(
-    vlm: VLM, block: nn.Module, flows: Sequence[_Flow], stages: Sequence[tuple[str, ...]]
+    vlm: VLM,
+    block: nn.Module,
+    index: int,
+    flows: Sequence[_Flow],
+    stages: Sequence[tuple[str, ...]],
 ) -> tuple[dict[str, Hessian], list[Tensor]]:
     """Hessians by each stage's first matrix, and the block's outputs, from one pass."""
     hessians = {
@@ -123,22 +141,23 @@ def _measure(
         def add(
             _: nn.Module, args: tuple[Tensor, ...], name: str = name, hessian: Hessian = hessian
         ) -> None:
+            inputs = args[0].flatten(0, -2)  # [rows * length, columns]
             if flow.dense is not None and name not in dense:
-                dense[name] = args[0][flow.counts]
+                dense[name] = inputs[flow.counts]
                 return
-            hessian.add(args[0][flow.counts])
+            hessian.add(inputs[flow.counts])
             if flow.dense is not None:
-                hessian.add_drift(dense.pop(name), args[0][flow.counts])
+                hessian.add_drift(dense.pop(name), inputs[flow.counts])
             for part, members in flow.parts.items():
                 if bool(members.any()):
-                    hessian.add_part(part, args[0][members])
+                    hessian.add_part(part, inputs[members])
 
         hooks.append(vlm.linear(name).register_forward_pre_hook(add))
     outputs = []
     try:
         for flow in flows:
-            ahead = None if flow.dense is None else _through(block, flow, flow.dense)
-            outputs.append(_through(block, flow, flow.hidden))
+            ahead = None if flow.dense is None else _through(block, flow, index, flow.dense)
+            outputs.append(_through(block, flow, index, flow.hidden))
             flow.dense = ahead
     finally:
         for hook in hooks:
@@ -147,6 +166,7 @@ def _measure(
 
 
 @torch.no_grad()
-def _through(block: nn.Module, flow: _Flow, hidden: Tensor) -> Tensor:
-    output = block(hidden, **flow.context)
+def _through(block: nn.Module, flow: _Flow, index: int, hidden: Tensor) -> Tensor:
+    call = flow.calls[index]
+    output = block(hidden if call.added is None else hidden + call.added, *call.args, **call.kwargs)
     return output[0] if isinstance(output, tuple) else output

@@ -82,7 +82,7 @@ def load():
 def seen(load, llava: Path):
     """A tiny LLaVA with its speech."""
     model = load(llava)
-    return model, conversation.load(model.checkpoint, sees=True)
+    return model, conversation.load(model.checkpoint)
 
 
 @pytest.fixture

@@ -93,12 +93,14 @@ def hessians(model, batches, names) -> dict[str, Hessian]:
         counts = batch.classes != 0
         hooks = [
             model.linear(name).register_forward_pre_hook(
-                lambda _, given, name=name, counts=counts: add(name, given[0][counts].float())
+                lambda _, given, name=name, counts=counts: add(
+                    name, given[0].flatten(0, -2)[counts.flatten()].float()
+                )
             )
             for name in names
         ]
         with torch.no_grad():
-            model.decoder(inputs_embeds=model.embed(batch), use_cache=False)
+            model.decoder(**model.given(batch))
         for hook in hooks:
             hook.remove()
     return found

@@ -52,7 +52,7 @@ def test_when_the_projector_is_trained(small, changes, trainer):
 def test_the_paper_objective_calibrates_on_text_alone(small):
     bench = bench_of(replace(small, objective="paper"))
     assert bench.loop.evaluator.calibrated.pairs == ()
-    assert all(batch.features is None for batch in bench.loop.hessian_batches)
+    assert all(batch.looks is None for batch in bench.loop.hessian_batches)
     assert bench.held_out.pairs
 
 

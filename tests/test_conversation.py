@@ -1,5 +1,8 @@
 """Conversations become tokens as the processor makes them, every token in its class."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -72,7 +75,7 @@ def test_text_predicts_every_token_but_the_first():
     assert torch.equal(batch.targets[:, :-1], segments[:, 1:])
     assert bool((batch.targets[:, -1] == IGNORED).all())
     assert bool((batch.classes == TEXT).all())
-    assert batch.features is None
+    assert batch.looks is None
 
 
 @pytest.mark.parametrize(("most", "batches"), [(1, 7), (6, 7), (12, 4), (42, 1)])
@@ -89,7 +92,7 @@ def test_a_long_conversation_loses_turns_at_its_end(seen):
     assert 1 < kept < len(LONG)
     assert torch.equal(batch.ids, batch_of(seen, LONG[:kept]).ids)
     longer = len(conversation.question_ids(
-        seen[1], LONG[: kept + 1], tiny.IMAGE, tiny.VISUAL_TOKENS))  # fmt: skip
+        seen[1], LONG[: kept + 1], seen[1].show(tiny.picture(0))))  # fmt: skip
     assert longer + 4 > 256
 
 
@@ -115,8 +118,15 @@ def test_a_missing_answer_is_the_models_own(seen):
     assert decoded(seen, own) == f" {said}</s> blue</s>"
 
 
+def untaught(speech: Speech) -> Speech:
+    """The same without a chat template."""
+    processor = copy.copy(speech.processor)
+    processor.chat_template = None
+    return replace(speech, processor=processor)
+
+
 def test_a_checkpoint_without_a_template_speaks_as_llava_does(seen):
-    bare = Speech(seen[1].tokenizer, None)
+    bare = untaught(seen[1])
     assert bare.render(TURNS, 2) == (
         "USER: <image>\nWhat colour is it? ASSISTANT: red</s>"
         "USER: And around that? ASSISTANT: red and more</s>"
@@ -128,10 +138,7 @@ def test_a_checkpoint_without_a_template_speaks_as_llava_does(seen):
 
 def test_without_a_template_classes_hold_too(seen):
     model, speech = seen
-    processor = type("Bare", (), {
-        "chat_template": None, "image_processor": speech.processor.image_processor,
-    })()  # fmt: skip
-    batch = batch_of((model, Speech(speech.tokenizer, processor)), TURNS)
+    batch = batch_of((model, untaught(speech)), TURNS)
     spoken = batch.ids[0][batch.classes[0] == TEXT]
     assert decoded(seen, spoken) == " red</s> red and more</s>"
     assert int(batch.ids[0, 0]) == tiny.BEGIN
@@ -141,9 +148,9 @@ def test_pictures_are_seen_alike_alone_and_together(seen):
     model, speech = seen
     pairs = [Pair(str(n), tiny.picture(n), TURNS) for n in range(20)]
     (batch,) = pair_batches(model, speech, pairs, 100_000)
-    for n, features in enumerate(batch.features):
-        alone = model.see(conversation.pixels(speech, pairs[n]))[0]
-        assert torch.allclose(features, alone, atol=1e-5)
+    for pair, look in zip(pairs, batch.looks, strict=True):
+        (alone,) = model.sight.look([speech.show(pair.open()).inputs])
+        assert torch.allclose(look.given[0], alone.given[0], atol=1e-5)
 
 
 def test_a_folder_without_a_processor_is_refused(llava, tmp_path):
@@ -155,4 +162,4 @@ def test_a_folder_without_a_processor_is_refused(llava, tmp_path):
     for name in ("processor_config.json", "preprocessor_config.json"):
         (folder / name).unlink()
     with pytest.raises(ModelError, match="processor"):
-        conversation.load(checkpoint.find(str(folder)), sees=True)
+        conversation.load(checkpoint.find(str(folder)))

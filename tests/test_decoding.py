@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from slimsearch import conversation
-from slimsearch.calibration import Pair, Turn
+from slimsearch.calibration import Turn
 from slimsearch.contracts import Session
 from slimsearch.decoding import Prompt, Reading, greedy
 from slimsearch.errors import InputError
@@ -40,11 +40,14 @@ class Counting(Session):
 
 def test_greedy_is_generates_greedy_with_and_without_a_picture(seen):
     model, speech = seen
-    pixels = conversation.pixels(speech, Pair("", tiny.picture(1), ()))
+    shown = speech.show(tiny.picture(1))
+    pixels = shown.inputs["pixel_values"]
     session = Resident(model)
     features = session.see(pixels.numpy())[0]
-    ids = conversation.question_ids(speech, [Turn("Which?", None)], tiny.IMAGE, len(features))
+    ids = conversation.question_ids(speech, [Turn("Which?", None)], shown)
     (said,) = greedy(session, [Prompt(ids, features, tiny.IMAGE)], frozenset([tiny.END]), 6)
+    (whole,) = greedy(session, [Prompt(ids, shown=shown.inputs)], frozenset([tiny.END]), 6)
+    assert whole == said
     made = model.model.generate(
         input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
         pixel_values=pixels, max_new_tokens=6, do_sample=False,

@@ -69,11 +69,11 @@ def test_an_exact_prune_costs_less_than_a_stitched_one(seen, batches):
          lambda: None)  # fmt: skip
     with torch.no_grad():
         store.restore(model)
-        dense = [model.decoder(inputs_embeds=model.embed(b)).last_hidden_state for b in batches]
+        dense = [model.decoder(**model.given(b)).last_hidden_state for b in batches]
 
         def away() -> float:
             return sum(
-                float(((model.decoder(inputs_embeds=model.embed(b)).last_hidden_state - d)
+                float(((model.decoder(**model.given(b)).last_hidden_state - d)
                        [b.classes != PADDING] ** 2).sum())
                 for b, d in zip(batches, dense, strict=True)
             )  # fmt: skip
@@ -181,7 +181,7 @@ def test_following_the_drift_comes_nearer_to_the_dense_model(seen, batches):
     def outputs() -> torch.Tensor:
         with torch.no_grad():
             return torch.cat([
-                model.decoder(inputs_embeds=model.embed(b), use_cache=False).last_hidden_state[
+                model.decoder(**model.given(b)).last_hidden_state[
                     b.classes != PADDING
                 ]
                 for b in batches

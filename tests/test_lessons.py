@@ -25,7 +25,9 @@ def logs(model, batch) -> torch.Tensor:
     attention = torch.ones_like(batch.ids)
     with torch.no_grad():
         found = model.model(
-            inputs_embeds=model.embed(batch), attention_mask=attention, use_cache=False
+            inputs_embeds=model.given(batch)["inputs_embeds"],
+            attention_mask=attention,
+            use_cache=False,
         )
     return found.logits.double().log_softmax(-1)
 

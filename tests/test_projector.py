@@ -37,7 +37,7 @@ def test_a_step_lowers_the_loss_on_pairs_it_never_trained_on(seen, pairs):
     trainer = ProjectorTrainer(model, pairs, 3e-3)
     held, trained = trainer._held, trainer._training
     assert trainer.possible
-    rows = [[str(row) for batch in some for row in batch.features] for some in (held, trained)]
+    rows = [[str(row) for batch in some for row in batch.looks] for some in (held, trained)]
     assert sum(map(len, rows)) == sum(len(batch.ids) for batch in pairs)
     assert not set(rows[0]) & set(rows[1])
     before = model.mean_loss(held)
@@ -53,8 +53,7 @@ def test_only_the_projector_changes_and_no_weight_is_left_with_a_gradient(seen, 
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
     assert step(ProjectorTrainer(model, pairs, 3e-3)).kept
     changed = {k for k, w in model.model.state_dict().items() if not torch.equal(w, before[k])}
-    path = model.architecture.projector
-    assert changed == {f"{path}.{key}" for key in model.projector.state_dict()}
+    assert changed == set(model.projector_parameters.values())
     assert all(weight.grad is None for weight in model.model.parameters())
     assert not any(weight.requires_grad for weight in model.model.parameters())
 
@@ -89,7 +88,7 @@ def test_a_step_that_does_not_help_is_taken_back(seen, pairs):
 def chances(model, batch) -> torch.Tensor:
     """Log-probabilities of every token, [rows, length, vocabulary]."""
     with torch.no_grad():
-        hidden = model.decoder(inputs_embeds=model.embed(batch)).last_hidden_state
+        hidden = model.decoder(**model.given(batch)).last_hidden_state
         return model.logits(hidden).log_softmax(-1)
 
 
@@ -216,7 +215,7 @@ def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
     before = {k: w.clone().requires_grad_() for k, w in model.projector_state().items()}
     trainer._training = trainer._training[:1]
     batch = trainer._training[0]
-    embeds = model.embed(batch, lambda f: torch.func.functional_call(model.projector, before, (f,)))
+    embeds = model.given(batch, before)["inputs_embeds"]
     labels = torch.full_like(batch.ids, -100)
     labels[:, 1:] = batch.targets[:, :-1]
     logits = model.model(inputs_embeds=embeds, attention_mask=torch.ones_like(batch.ids)).logits

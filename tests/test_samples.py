@@ -28,13 +28,12 @@ def held(seen):
 
 def alone(vlm, speech, pair, turn) -> str:
     """What the model says to one question by itself, a whole forward pass for each token."""
-    pixels = conversation.pixels(speech, pair)
-    turns = pair.turns[: turn + 1]
-    ids = conversation.question_ids(speech, turns, vlm.picture_token, tiny.VISUAL_TOKENS)
+    shown = speech.show(pair.open())
+    ids = conversation.question_ids(speech, pair.turns[: turn + 1], shown)
     said: list[int] = []
     for _ in range(conversation.ANSWER_TOKENS):
         with torch.no_grad():
-            out = vlm.model(input_ids=torch.tensor([[*ids, *said]]), pixel_values=pixels)
+            out = vlm.model(input_ids=torch.tensor([[*ids, *said]]), **shown.inputs)
         said.append(int(out.logits[0, -1].argmax()))
         if said[-1] in speech.ends:
             break

@@ -31,7 +31,7 @@ def test_it_is_the_mean_squared_gradient_of_the_loss(measured):
         for batch in part:
             kept.clear()
             with torch.enable_grad():
-                embeds = model.embed(batch).detach().requires_grad_()
+                embeds = model.given(batch)["inputs_embeds"].detach().requires_grad_()
                 hidden = model.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
                 logits = model.model.get_output_embeddings()(hidden).float()
                 loss = cross_entropy(
@@ -59,7 +59,7 @@ def test_input_norms_are_those_of_the_tokens_seen(measured):
     )
     for batch in calibrated.part(sensitivity.SHARE).texts:
         with torch.no_grad():
-            model.decoder(inputs_embeds=model.embed(batch), use_cache=False)
+            model.decoder(**model.given(batch))
     hook.remove()
     expected = torch.cat(inputs).norm(dim=0)
     assert torch.allclose(found.inputs["blocks.1.gate"], expected, rtol=1e-4)

@@ -44,7 +44,7 @@ def test_only_the_projector_changes_and_held_out_answers_get_likelier(pruned, pa
 def test_it_follows_the_dense_model_where_that_is_known(pruned, llava, pairs_file, load, tmp_path):
     done = tuning.tune(str(pruned), changes(pairs_file), tmp_path / "tuned", "", Watch())
     assert done.step.kept
-    model, speech = load(pruned), conversation.load(checkpoint.find(str(pruned)), sees=True)
+    model, speech = load(pruned), conversation.load(checkpoint.find(str(pruned)))
     given = Settings(pairs=str(pairs_file), pair_count=14)
     batches = conversation.pair_batches(
         model, speech, calibration.gather_pairs_only(given).held, 1000

@@ -40,7 +40,7 @@ def plainly(model, batches, kinds) -> dict[str, torch.Tensor]:
             for m in model.matrices
         ]
         with torch.no_grad():
-            model.decoder(inputs_embeds=model.embed(batch), use_cache=False)
+            model.decoder(**model.given(batch))
         for hook in hooks:
             hook.remove()
     return found
@@ -95,7 +95,7 @@ def test_batching_and_padding_change_nothing(seen):
     padded = Batch(
         *(torch.nn.functional.pad(getattr(pairs_together, name), (0, 9), value=value)
           for name, value in (("ids", 77), ("targets", -100), ("classes", 0), ("turns", -1))),
-        pairs_together.features,
+        pairs_together.looks,
     )  # fmt: skip
     wanted = walked(model, one_by_one, "both")
     for batches in ([*one_by_one[:3], pairs_together], [*one_by_one[:3], padded],

@@ -25,9 +25,8 @@ def _changed(vlm: VLM) -> dict[str, Tensor]:
         vlm.disk_name(vlm.matrix_parameter(matrix.name)): vlm.linear(matrix.name).weight
         for matrix in vlm.matrices
     }
-    if vlm.projector is not None:
-        for name, weight in vlm.projector.state_dict().items():
-            weights[vlm.disk_name(f"{vlm.architecture.projector}.{name}")] = weight
+    for name, weight in vlm.projector_weights().items():
+        weights[vlm.disk_name(vlm.projector_parameters[name])] = weight
     return {
         key: weights[key]
         for key, stored in vlm.checkpoint.read(weights)

@@ -22,7 +22,7 @@ def write(vlm: VLM, folder: Path, linear: Linear) -> None:
 def write_senses(vlm: VLM, parts: anatomy.Decoder, folder: Path) -> None:
     """Writes what stands before a decoder: embeddings and, for a model that sees, its eyes."""
     decoder.embedding(parts).write(folder / f"{EMBEDDING}.onnx")
-    if vlm.projector is not None:
+    if vlm.sees:
         pictures.build(vlm).write(folder / f"{VISION}.onnx")
 
 

@@ -46,9 +46,9 @@ class _Seer(nn.Module):
 
     def __init__(self, vlm: VLM):
         super().__init__()
-        assert vlm.architecture.vision is not None and vlm.projector is not None  # noqa: PT018
-        self.tower = vlm.model.get_submodule(vlm.architecture.vision)
-        self.projector = vlm.projector
+        assert vlm.sight is not None
+        self.tower: Any = vlm.sight.tower
+        (self.projector,) = vlm.sight.projectors.values()
         self._whole = [vlm.model.model]  # in a list, so that it is no submodule of this one
 
     def forward(self, pixel_values: Tensor) -> Tensor:

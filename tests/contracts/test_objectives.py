@@ -50,7 +50,7 @@ def made_up_times(monkeypatch, tmp_path):
 def demo():
     """The demo model, which understands its world, and a little of that world."""
     model = loading.load(checkpoint.find("demo"), "cpu", "float32")
-    speech = conversation.load(model.checkpoint, sees=True)
+    speech = conversation.load(model.checkpoint)
     ids = torch.tensor(speech.tokens(world.text("calibration", 400, 0))[:256]).view(8, 32)
     pairs = [
         Pair(str(n), shown.image, tuple(Turn(q.text, q.answer) for q in shown.questions))

@@ -22,7 +22,7 @@ def demo():
     """The demo model, a few of its world's pictures, and how it reads."""
     found = checkpoint.find("demo")
     model = loading.load(found, "cpu", "float32")
-    return model, conversation.load(found, sees=True), world.pictures("evaluation", 8, 3, 0)
+    return model, conversation.load(found), world.pictures("evaluation", 8, 3, 0)
 
 
 def held_out(demo, words: int = 300) -> Calibrated:
