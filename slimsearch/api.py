@@ -117,11 +117,7 @@ def resume(folder: Path | str, watch: Watch | None = None, *, allow_drift: bool 
 def free_folder(chosen: Settings) -> Path:
     """runs/<model>-<ratio>-<seed>, numbered on while that is taken."""
     name = "demo" if chosen.model == DEMO else Path(chosen.model).name
-    first = Path("runs") / f"{name}-{chosen.ratio:g}-{chosen.seed}"
-    folder, number = first, 2
-    while folder.exists():
-        folder, number = first.with_name(f"{first.name}-{number}"), number + 1
-    return folder
+    return files.free_folder(Path("runs") / f"{name}-{chosen.ratio:g}-{chosen.seed}")
 
 
 def anchored(chosen: Settings) -> Settings:

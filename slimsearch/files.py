@@ -76,6 +76,14 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
+def free_folder(first: Path) -> Path:
+    """This folder, or the first of `first-2`, `first-3` and so on that does not exist."""
+    folder, number = first, 2
+    while folder.exists():
+        folder, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return folder
+
+
 def remove(folder: Path) -> None:
     """Removes a folder of our own, if it is there."""
     if folder.is_dir():

@@ -18,6 +18,7 @@ from slimsearch.cli import (
     list_,
     plan,
     prune,
+    report,
     resume,
     run,
     show,
@@ -49,6 +50,7 @@ app.command("sweep")(sweep.command)
 app.command("export")(export.command)
 app.command("generate")(generate.command)
 app.command("bench")(bench.command)
+app.command("report")(report.command)
 app.command("list")(list_.command)
 app.command("doctor")(doctor.command)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import floor, log2, log10
 
 from slimsearch.drawing.colours import SERIES, SHAPES
 from slimsearch.drawing.scene import GAP, SIZE, WIDTH, Dot, Line, Mark, Scene, Word, width_of
 
-HEIGHT = 220  # of the field between the axes
+HEIGHT = 210  # of the field between the axes
 ROW = 18  # a line of the legend
 SMALL = 11
 FEW = 8  # values on an axis that are all written out
@@ -40,7 +41,8 @@ class Series:
 @dataclass(frozen=True)
 class Chart:
     """One pair of axes. `doubling` spaces x so that each doubling is as wide as any other;
-    `bare` leaves the numbers off, where only distances count; `most` is the highest y shown."""
+    `bare` leaves the numbers off and scales both axes alike, where only distances count; `most` is
+    the highest y shown."""
 
     title: str
     across: str
@@ -62,16 +64,15 @@ def plot(chart: Chart, width: float = WIDTH, height: float = HEIGHT) -> Scene:
     bottom = top + height
     across = _Axis([spaced(x) for x, _ in points], left, width - 14)
     up = _Axis([y for _, y in points], bottom, top)
+    if chart.bare:
+        across.scale_like(up)
     for value, text in zip(ticks, written, strict=True):
         y = up.place(value)
         marks.append(Line(((left, y), (width - 6, y)), "line"))
         marks.append(Word(left - 6, y + 4, text, "end", SMALL, colour="soft"))
     marks.append(Line(((left, bottom), (width - 6, bottom)), "soft"))
-    below = [] if chart.bare else _ticks([x for x, _ in points])
-    for value, text in zip(below, _written(below), strict=True):
-        marks.append(
-            Word(across.place(spaced(value)), bottom + 16, text, "middle", SMALL, colour="soft")
-        )
+    if not chart.bare:
+        marks += _numbered([x for x, _ in points], lambda x: across.place(spaced(x)), bottom + 16)
     marks.append(Word((left + width) / 2, bottom + 34, chart.across, "middle", colour="soft"))
     for index, series in enumerate(chart.series):
         marks += _drawn(
@@ -133,6 +134,21 @@ def _drawn(
     return marks
 
 
+def _numbered(values: Sequence[float], across: Callable[[float], float], y: float) -> list[Word]:
+    """The numbers below the lower axis: each value's own, unless they would touch."""
+    for few in (FEW, 0):
+        ticks = _ticks(values, few)
+        texts = _written(ticks)
+        places = [across(value) for value in ticks]
+        wide = max((width_of(text, SMALL) for text in texts), default=0) + 6
+        if all(b - a >= wide for a, b in pairwise(places)):
+            break
+    return [
+        Word(x, y, text, "middle", SMALL, colour="soft")
+        for x, text in zip(places, texts, strict=True)
+    ]
+
+
 def _look(series: Series, index: int) -> tuple[str, str]:
     place = index % len(SERIES)
     return series.colour or SERIES[place], series.shape or SHAPES[place]
@@ -150,6 +166,13 @@ class _Axis:
         room = (high - low) * 0.05 or 0.5
         self._low, self._span = low - room, high - low + 2 * room
         self._start, self._stop = start, stop
+
+    def scale_like(self, other: _Axis) -> None:
+        """Widens the range of one of both until a pixel is as much on either."""
+        mine, theirs = (abs(a._stop - a._start) / a._span for a in (self, other))
+        narrow, ratio = (self, mine / theirs) if mine > theirs else (other, theirs / mine)
+        narrow._low -= narrow._span * (ratio - 1) / 2
+        narrow._span *= ratio
 
     def place(self, value: float) -> float:
         return self._start + (self._stop - self._start) * (value - self._low) / self._span

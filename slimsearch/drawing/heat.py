@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slimsearch.drawing.scene import GAP, SIZE, WIDTH, Mark, Rect, Scene, Word, width_of
 
-CELL, SMALL = 17, 9.5
+CELL, SMALL = 20, 10.5
 PALEST, DARKEST = 0.04, 0.92  # opacities of the least and the greatest value
 INKY = 0.66  # the opacity from which letters are as light as the paper
 STEPS = 24  # of the scale below
@@ -32,7 +32,7 @@ def heat(maps: Sequence[HeatMap], rows: Sequence[str], width: float = WIDTH) -> 
     cell = (width - left - GAP * (len(maps) - 1)) / max(columns, 1)
     top, bottom = 46, 46 + CELL * len(rows)
     marks: list[Mark] = [
-        Word(left - 6, top + CELL * place + 12, row, "end", SMALL + 1, colour="soft")
+        Word(left - 6, top + CELL * place + 14, row, "end", SMALL + 1, colour="soft")
         for place, row in enumerate(rows)
     ]
     x = left
@@ -64,7 +64,7 @@ def _cells(one: HeatMap, rows: Sequence[str], x: float, top: float, cell: float)
             marks.append(Rect(left, y, cell - 1, CELL - 1, one.colour, dark, title))
             if width_of(text, SMALL) < cell:
                 ink = "paper" if dark > INKY else "ink"
-                marks.append(Word(left + cell / 2, y + 12, text, "middle", SMALL, colour=ink))
+                marks.append(Word(left + cell / 2, y + 14, text, "middle", SMALL, colour=ink))
     return marks
 
 

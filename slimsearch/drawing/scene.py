@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-WIDTH = 440  # of a chart: read without zooming on a phone, and beside text on a desk
+WIDTH = 400  # of a chart: read without zooming on a phone, and beside text on a desk
 SIZE = 12  # of letters
 LETTER = 0.56  # how wide a letter is, in its size, about
 GAP = 16

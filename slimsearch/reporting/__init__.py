@@ -1,0 +1,69 @@
+"""A report of one run or several: one HTML file that needs nothing else, and its figures as files.
+
+report.html      text, tables, figures and pictures in one, without a script
+figures/         every figure as SVG, light and dark, and as PNG
+
+story       what a run's folder holds, read without a model
+sections    a run as chapters: quality, search, answers, cost; overview: several runs
+findings, searching    stories as scenes
+page, markup, words    HTML by hand; style.css: how it looks
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from slimsearch import files
+from slimsearch.drawing import svg
+from slimsearch.drawing.png import png
+from slimsearch.errors import RunError, SettingsError
+from slimsearch.reporting import overview, page, sections, story
+from slimsearch.reporting.markup import Figure
+from slimsearch.reporting.story import Story
+
+PAGE = "report.html"
+
+
+def report(runs: Sequence[Path], folder: Path, benches: Sequence[Path] = ()) -> list[Path]:
+    """Writes a report into a new folder; returns its page and its figures."""
+    if folder.exists():
+        raise RunError(f"{folder} exists already; choose another --out, or remove it.")
+    if benches and len(runs) > 1:
+        raise SettingsError(
+            "--bench belongs to one run. With several, keep each one's as RUN/bench.json."
+        )
+    stories = [story.read(run) for run in runs]
+    if benches:
+        stories = [replace(stories[0], benches=story.read_benches(benches))]
+    several = len(stories) > 1
+    prefixes = _prefixes(stories) if several else [""]
+    chapters = [
+        sections.chapter(one, prefix) for one, prefix in zip(stories, prefixes, strict=True)
+    ]
+    opening = overview.opening(stories) if several else None
+    every = [*([opening] if opening else []), *chapters]
+    figures = [figure for chapter in every for figure in chapter.figures]
+    with files.new_folder(folder) as place:
+        (place / PAGE).write_text(page.whole(stories, opening, chapters), "utf-8")
+        (place / "figures").mkdir()
+        for figure in figures:
+            _draw(figure, place / "figures")
+    return [folder / PAGE, *sorted((folder / "figures").iterdir())]
+
+
+def _prefixes(stories: Sequence[Story]) -> list[str]:
+    """What a run's anchors and figures begin with; two runs of one name are numbered."""
+    found: list[str] = []
+    for one in stories:
+        plain = re.sub(r"[^a-z0-9]+", "-", one.name.lower()).strip("-") or "run"
+        number = sum(prefix == f"{plain}-" or prefix.startswith(f"{plain}_") for prefix in found)
+        found.append(f"{plain}_{number + 1}-" if number else f"{plain}-")
+    return found
+
+
+def _draw(figure: Figure, folder: Path) -> None:
+    (folder / f"{figure.name}.svg").write_text(svg(figure.scene), "utf-8")
+    (folder / f"{figure.name}.png").write_bytes(png(figure.scene))
