@@ -112,10 +112,10 @@ def _names(vlm: VLM, parts: Decoder) -> dict[str, tuple[str, str]]:
 
 def _others(vlm: VLM, claimed: set[str]) -> Iterator[Part]:
     """Everything that is not the decoder's: as it is on disk, the projector as it is in memory."""
-    moved: dict[str, Tensor] = {}
-    if vlm.projector is not None:
-        for name, weight in vlm.projector.state_dict().items():
-            moved[vlm.disk_name(f"{vlm.architecture.projector}.{name}")] = weight
+    moved = {
+        vlm.disk_name(vlm.projector_parameters[name]): weight
+        for name, weight in vlm.projector_weights().items()
+    }
     for key in sorted(vlm.checkpoint.shards.keys() - claimed):
         ((_, stored),) = vlm.checkpoint.read([key])
         held = moved.get(key, stored)

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor
+from torch import nn
 
 from slimsearch import loading
 from slimsearch.errors import ModelError
 from slimsearch.native import form
 from slimsearch.native.form import Held
+from slimsearch.sight import Sight
 
 
 class Eyes:
@@ -33,24 +34,23 @@ class Eyes:
                 generation_config=GenerationConfig(),
             )  # fmt: skip
         self._model, info = loaded
-        assert architecture.vision is not None and architecture.projector is not None  # noqa: PT018
-        needed = (f"{architecture.vision}.", f"{architecture.projector}.")
-        missing = sorted(key for key in info["missing_keys"] if key.startswith(needed))
+        sight = Sight(self._model.model, architecture)
+        parts = nn.ModuleList([sight.tower, *sight.projectors.values()])
+        needed = {id(weight) for weight in parts.parameters()}
+        missing = sorted(
+            name
+            for name, weight in self._model.named_parameters()
+            if id(weight) in needed and name in info["missing_keys"]
+        )
         if missing:
             raise ModelError(
                 f"{held.folder / form.OTHERS} lacks the tensor {missing[0]}. {form.AGAIN}"
             )
         self._model.eval().requires_grad_(False)
-        self._projector = self._model.get_submodule(architecture.projector)
 
     @torch.no_grad()
     def see(self, pixels: ndarray) -> ndarray:
         """Pictures [n, channels, height, width] -> what stands for them [n, tokens, width]."""
-        seen: list[Tensor] = []
-        hook = self._projector.register_forward_hook(lambda *told: seen.append(told[-1]))
-        try:
-            shown = torch.from_numpy(np.ascontiguousarray(pixels)).float()
-            self._model.model.get_image_features(pixel_values=shown)
-        finally:
-            hook.remove()
-        return seen[0].numpy()
+        shown = torch.from_numpy(np.ascontiguousarray(pixels)).float()
+        found = self._model.model.get_image_features(pixel_values=shown, return_dict=True)
+        return torch.stack(list(found.pooler_output)).numpy()

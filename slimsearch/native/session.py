@@ -36,7 +36,7 @@ class NativeSession(Session):
         self.room = self._parts.shape.positions
 
     def see(self, pixels: ndarray) -> ndarray:
-        if loading.architecture_of(self._held.checkpoint).projector is None:
+        if not loading.architecture_of(self._held.checkpoint).sees:
             raise InputError("This model reads text only; leave out the picture.")
         if self._eyes is None:
             from slimsearch.native.eyes import Eyes
