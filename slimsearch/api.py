@@ -13,6 +13,7 @@ from torch import Tensor
 from slimsearch import (
     artefact,
     assembly,
+    changes,
     files,
     finish,
     footprint,
@@ -99,7 +100,7 @@ def resume(folder: Path | str, watch: Watch | None = None, *, allow_drift: bool 
         if opened.torn:
             watch.note(f"The journal's last line was cut off; its {opened.torn} bytes are dropped.")
         given = inputs.gather(settings.read(folder / "settings.toml"))
-        differences = _differences(opened.history.fingerprint, given.fingerprint)
+        differences = changes.between(opened.history.fingerprint, given.fingerprint)
         if differences and not allow_drift:
             raise RunError(
                 f"{folder} was begun under other conditions and would not end the same: "
@@ -266,22 +267,3 @@ def _check_sane(bench: Bench, dense: Row) -> None:
                 f"{bench.given.checkpoint.folder} gives a {name} of {value} before anything is "
                 f"pruned: its weights hold NaN or infinity. Fetch it again, or try --dtype float32."
             )
-
-
-def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two fingerprints, a line each."""
-    before, after = _flat(then), _flat(now)
-    return [
-        f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    ]
-
-
-def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested facts as one level of dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in facts.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimsearch import checkpoint, files, history, loading
+from slimsearch import card, checkpoint, files, history, loading, results
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Exporter
 from slimsearch.errors import ModelError, RunError
@@ -22,7 +22,7 @@ from slimsearch.native.form import DECODER, FORM, OTHERS, Held
 from slimsearch.version import __version__
 from slimsearch.vlm import VLM
 
-RECORD = "slimsearch.json"
+RECORD, CARD = "slimsearch.json", "README.md"
 
 
 def write(
@@ -45,7 +45,15 @@ def write(
 def describe(folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes slimsearch.json and the model card, README.md."""
     (folder / RECORD).write_text(files.to_json(facts, indent=2), "utf-8")
-    (folder / "README.md").write_text(_card(facts), "utf-8")
+    (folder / CARD).write_text(card.text(facts), "utf-8")
+
+
+def renew_card(folder: Path) -> None:
+    """Writes the card of an export of ours again, with what evaluations of it have found."""
+    if record := record_of(folder):
+        found = results.all_in(folder / results.FOLDER)
+        own = [one for one in found if Path(one["file"]).parent.name == results.FOLDER]
+        files.write(folder / CARD, card.text(record, own).encode())
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -83,6 +91,7 @@ def facts_of(vlm: VLM) -> dict[str, Any]:
         "slimsearch": __version__,
         "base": vlm.checkpoint.folder.name,
         "fingerprint": {"model": hashes},
+        **vlm.facts,
         **record_of(vlm.checkpoint.folder),
         "sparsity": sum(zeros.values()) / sum(matrix.size for matrix in vlm.matrices),
         "matrices": {matrix.name: zeros[matrix.name] / matrix.size for matrix in vlm.matrices},
@@ -150,30 +159,3 @@ def part(folder: Path, form: str, name: str) -> Path:
     if not checkpoint.inside(file, folder):
         raise ModelError(f"{file} is a link out of {folder}. Refused; copy the file in.")
     return file
-
-
-def _card(facts: Mapping[str, Any]) -> str:
-    """What was removed, how it scored, and what the folder holds."""
-    lines = [
-        f"# {facts['base']}, written by slimsearch",
-        "",
-        f"{facts['sparsity']:.1%} of the weights in the decoder's attention and MLP matrices are "
-        f"zero.",
-    ]
-    if facts.get("drift"):
-        lines += ["", "The search was interrupted and gone on with under other conditions:", ""]
-        lines += [f"- {difference}" for difference in facts["drift"]]
-    for family, table in facts.get("policy", {}).items():
-        lines += ["", f"| {family} | |", "|---|---|"]
-        lines += [f"| {name} | {value:g} |" for name, value in table.items()]
-    if facts.get("table"):
-        lines += ["", "| model | sparsity | perplexity | accuracy | answer loss |"]
-        lines += ["|---|---|---|---|---|"]
-    for row in facts.get("table", ()):
-        cells = [row["figures"].get(key) for key in ("perplexity", "accuracy", "answer_loss")]
-        shown = " | ".join("-" if cell is None else f"{cell:.4g}" for cell in cells)
-        lines.append(f"| {row['name']} | {row['sparsity']:.3f} | {shown} |")
-    for form, recorded in facts.get("exports", {}).items():
-        if about := recorded.get("about"):
-            lines += ["", f"**{form}**: {about}"]
-    return "\n".join(lines) + "\n"

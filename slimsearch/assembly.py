@@ -80,6 +80,7 @@ def facts(given: Given, sparsities: Mapping[str, float], vlm: VLM) -> dict[str, 
     return {
         "slimsearch": __version__,
         "base": given.settings.model,
+        **vlm.facts,
         "ratio": given.settings.ratio,
         "sparsity": removed / total,
         "solver": given.settings.solver,

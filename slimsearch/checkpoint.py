@@ -49,6 +49,12 @@ class Checkpoint:
         file = self.folder / "generation_config.json"
         return _json(file, "") if file.is_file() else {}
 
+    @property
+    def card(self) -> str:
+        """The model card, where there is one."""
+        file = self.folder / "README.md"
+        return file.read_text("utf-8", errors="replace") if file.is_file() else ""
+
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of every shard and of every file beside them: tokenizer, processor, template."""
         beside = [file.name for file in self.folder.iterdir() if file.suffix in COPIED]
@@ -169,7 +175,7 @@ def _folder(source: str) -> Path:
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.safetensors", *(f"*{suffix}" for suffix in COPIED)]
+    wanted = ["*.safetensors", "README.md", *(f"*{suffix}" for suffix in COPIED)]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises a dozen kinds, some of its HTTP library

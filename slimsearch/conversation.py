@@ -192,6 +192,13 @@ def question_ids(speech: Speech, turns: Sequence[Turn], shown: Shown | None) -> 
     return _tokenized(speech, text, shown)["input_ids"]
 
 
+def answered_ids(speech: Speech, turns: Sequence[Turn], shown: Shown | None) -> list[int]:
+    """The same with the last question's answer behind it, up to the answer's last letter."""
+    text = speech.render(turns, len(turns), pictured=shown is not None)
+    answer = turns[-1].answer or ""
+    return _tokenized(speech, text[: text.rindex(answer) + len(answer)], shown)["input_ids"]
+
+
 def _row(vlm: VLM, speech: Speech, pair: Pair, shown: Shown, look: Look) -> Batch:
     """One conversation; turns at its end are dropped until the model can read it whole."""
     longest = getattr(vlm.model.config.get_text_config(), "max_position_embeddings", 1 << 30)

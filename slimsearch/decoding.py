@@ -7,14 +7,14 @@ is masked and counts for no position; a row that has ended reads masked padding 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from slimsearch.contracts import Session
-from slimsearch.errors import InputError
+from slimsearch.errors import LengthError
 
 Heard = Callable[[int, int], None]  # called with (row, token) for each token as it is said
 
@@ -39,6 +39,16 @@ def greedy(
 ) -> list[list[int]]:
     """What each row says, at most `most` tokens, its end token included where it came."""
     return Reading(session).say(prompts, ends, most, heard)
+
+
+def log_likelihoods(session: Session, prompt: Prompt, first: int) -> tuple[ndarray, bool]:
+    """The log-probability of each token from the place `first` on (1 or more), given all before
+    it; and whether each of them is the most likely one."""
+    logits = Reading(session).follow(prompt, first).astype(np.float64)
+    logits -= logits.max(-1, keepdims=True)
+    wanted = np.array(prompt.ids[first:])
+    found = np.take_along_axis(logits, wanted[:, None], -1)[:, 0] - np.log(np.exp(logits).sum(-1))
+    return found, bool((logits.argmax(-1) == wanted).all())
 
 
 class Reading:
@@ -71,6 +81,17 @@ class Reading:
                 return said
             ids = np.where(going, tokens, 0)[:, None].astype(np.int64)
             logits = self._step(self._session.embed(ids), ids, going[:, None])
+
+    def follow(self, prompt: Prompt, first: int) -> ndarray:
+        """The logits before each token from the place `first` on, [tokens, vocabulary]."""
+        check_room(len(prompt.ids) - 1, self._session.room)
+        logits = [self._read([replace(prompt, ids=prompt.ids[:first])])]
+        if rest := list(prompt.ids[first:-1]):
+            ids = np.array([rest], np.int64)
+            positions = self._note(ids, np.ones_like(ids))
+            embeds = self._session.embed(ids)
+            logits.append(self._session.step_all(embeds, self._mask, positions)[0])
+        return np.concatenate(logits)
 
     def _read(self, prompts: Sequence[Prompt]) -> ndarray:
         """All that is new in the prompts in one step; the first logits."""
@@ -124,7 +145,7 @@ class Reading:
 def check_room(count: int, room: int) -> None:
     """Refuses a prompt that leaves no room for an answer."""
     if count >= room:
-        raise InputError(
+        raise LengthError(
             f"The prompt makes {count} tokens and leaves no room for an answer: this model holds "
             f"{room} in all. Shorten it, or drop earlier turns."
         )

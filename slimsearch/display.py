@@ -135,6 +135,39 @@ def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     out().print(table)
 
 
+def evaluation(result: Mapping[str, Any]) -> None:
+    """Figures with their intervals, by group, and the difference to another model."""
+    about = f"{result['model']['name']}: {result['task']} {result['data']['name']}".strip()
+    if result["figures"]:
+        groups = {"all": result["figures"], **result["breakdown"]}
+        names = list(dict.fromkeys(name for figures in groups.values() for name in figures))
+        rows = [
+            [group, *(_with_interval(figures.get(name)) for name in names)]
+            for group, figures in groups.items()
+        ]
+        grid(f"{about}, {result['count']} questions", ["", *names], rows)
+    for other in result["against"]:
+        rows = [
+            [
+                name,
+                f"{one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})",
+                f"{one['p']:.3g}",
+            ]
+            for name, one in other["figures"].items()
+        ]
+        grid(f"Less {other['model']['name']}, on {other['count']} questions",
+             ["", "difference (95%)", "p"], rows)  # fmt: skip
+        if test := other["mcnemar"]:
+            say(
+                f"Right by one of them only: {test['only_first']} and {test['only_second']} "
+                f"(McNemar's exact test: p = {test['p']:.3g})."
+            )
+    for note in result["notes"]:
+        say(note)
+    if submission := result.get("submission"):
+        say(f"The answers as an official server takes them: {submission}.")
+
+
 def bars(title: str, values: Mapping[str, float]) -> None:
     """One bar for each part, from 0 to 1."""
     console = out()
@@ -194,6 +227,13 @@ def out() -> Console:
     if not console.is_terminal:
         console.width = 120
     return console
+
+
+def _with_interval(one: Mapping[str, float] | None) -> str:
+    if one is None or one["value"] is None:
+        return "-"
+    bounds = "" if one["low"] is None else f" ({one['low']:.2f} to {one['high']:.2f})"
+    return f"{one['value']:.2f}{bounds}"
 
 
 def _term(name: str) -> str:

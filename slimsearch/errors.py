@@ -5,6 +5,8 @@ SlimsearchError            exit 1   our own fault if it surfaces bare
 ├── InputError             exit 3   what was given cannot be read or used
 │   ├── CalibrationError            a text, picture or recipe file
 │   ├── ModelError                  a model folder
+│   ├── LengthError                 a prompt that the model cannot read whole
+│   ├── TaskError                   a task's data, or answers to it
 │   ├── PolicyError                 a policy or space file, an impossible target
 │   └── SolverError                 a matrix that cannot be solved; a finalist scores infinity
 ├── RunError               exit 4   a run folder is locked, damaged or of another search
@@ -37,6 +39,14 @@ class CalibrationError(InputError):
 
 
 class ModelError(InputError):
+    pass
+
+
+class LengthError(InputError):
+    pass
+
+
+class TaskError(InputError):
     pass
 
 

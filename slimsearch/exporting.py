@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from slimsearch import artefact, checkpoint, files, loading, plugins, pruning
+from slimsearch import artefact, checkpoint, files, loading, plugins, pruning, results
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Exporter
 from slimsearch.errors import RunError, SettingsError
@@ -52,7 +52,12 @@ def export(
     with _model(source, folder, pruned_by, watch) as model, watch.stage("export"):
         found = checkpoint.find(model)
         vlm = loading.load(found, "cpu", _stored_dtype(found))
-        return artefact.write(vlm, folder, artefact.facts_of(vlm), exporters)
+        record = artefact.write(vlm, folder, artefact.facts_of(vlm), exporters)
+    evaluated = Path(source) / results.FOLDER / results.CHAMPION
+    if pruned_by is None and evaluated.is_dir():
+        results.copy(evaluated, folder / results.FOLDER)
+        artefact.renew_card(folder)
+    return record
 
 
 def _model(

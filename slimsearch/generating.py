@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
+from PIL.Image import Image
 
 from slimsearch import artefact, conversation, plugins
 from slimsearch.artefact import Artefact
@@ -32,10 +33,11 @@ PREFERRED = (
 class Talk:
     """One conversation: a picture or none, and what was said so far."""
 
-    picture: Path | None = None
+    picture: Path | Image | None = None
     turns: list[Turn] = field(default_factory=list)
     shown: Shown | None = None  # the picture as the processor prepares it
     features: ndarray | None = None  # what stands for it, once it was looked at
+    origin: str = "--image"  # what named the picture, for an error
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Speaker:
         """Puts one question to each conversation, all side by side, and goes on with them."""
         for talk, question in zip(talks, questions, strict=True):
             talk.turns.append(Turn(question, None))
-        prompts = [self._prompt(talk) for talk in talks]
+        prompts = [self.prompt(talk) for talk in talks]
         pieces = [_Pieces(self._speech) for _ in talks]
 
         def heard(row: int, token: int) -> None:
@@ -95,13 +97,29 @@ class Speaker:
             answers.append(Answer(text, tuple(kept), ended))
         return answers
 
-    def _prompt(self, talk: Talk) -> Prompt:
+    def answered(self, talk: Talk, question: str, answer: str) -> tuple[Prompt, int]:
+        """A conversation with this question and its answer, and where the answer begins."""
+        asked = replace(talk, turns=[*talk.turns, Turn(question, None)])
+        prompt = self.prompt(asked)
+        turns = [*talk.turns, Turn(question, answer)]
+        if self._picture_token is None:
+            more = self._speech.tokenizer(answer, add_special_tokens=False)["input_ids"]
+            return Prompt([*prompt.ids, *more]), len(prompt.ids)
+        ids = conversation.answered_ids(self._speech, turns, asked.shown)
+        same = next(
+            (n for n, (a, b) in enumerate(zip(prompt.ids, ids, strict=False)) if a != b),
+            min(len(prompt.ids), len(ids)),
+        )
+        return replace(prompt, ids=ids), same
+
+    def prompt(self, talk: Talk) -> Prompt:
+        """A conversation up to its last question, as the decoder reads it."""
         if self._picture_token is None:
             if talk.picture is not None:
                 raise InputError(f"This model reads text only; leave out --image {talk.picture}.")
             return Prompt(self._speech.text_ids(talk.turns))
         if talk.picture is not None and talk.shown is None:
-            talk.shown = self._speech.show(Pair("--image", talk.picture, ()).open())
+            talk.shown = self._speech.show(Pair(talk.origin, talk.picture, ()).open())
         ids = conversation.question_ids(self._speech, talk.turns, talk.shown)
         if talk.shown is None:
             return Prompt(ids)
@@ -114,12 +132,17 @@ class Speaker:
 
 
 def open(
-    folder: Path, runtime: str = AUTO, threads: int = 0, deepsparse_python: str = ""
+    folder: Path,
+    runtime: str = AUTO,
+    threads: int = 0,
+    deepsparse_python: str = "",
+    dtype: str = "",
 ) -> tuple[str, Speaker]:
     """Brings an export into an engine; the engine's name and what answers from it."""
     found = artefact.find(folder)
     speech = conversation.load(found.checkpoint)
-    name, engine = _engine(found, runtime, {"deepsparse_python": deepsparse_python})
+    choices = {"deepsparse_python": deepsparse_python, "dtype": dtype}
+    name, engine = _engine(found, runtime, choices)
     return name, Speaker(engine.open(folder, threads), speech, found.picture_token)
 
 

@@ -36,17 +36,11 @@ class Resident(Session):
 
     @torch.no_grad()
     def step(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
-        from transformers import DynamicCache
+        return _out(self._vlm.logits(self._hidden(embeds, mask, positions)[:, -1]))
 
-        self._cache = self._cache or DynamicCache()
-        output = self._vlm.decoder(
-            inputs_embeds=self._in(embeds).to(self._vlm.dtype),
-            attention_mask=None if mask.all() else self._in(mask),
-            position_ids=self._in(positions) + self._shift,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        return _out(self._vlm.logits(output.last_hidden_state[:, -1]))
+    @torch.no_grad()
+    def step_all(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
+        return _out(self._vlm.logits(self._hidden(embeds, mask, positions)))
 
     @torch.no_grad()
     def read(
@@ -73,6 +67,19 @@ class Resident(Session):
     def forget(self) -> None:
         self._cache = None
         self._shift: Tensor | int = 0  # of a token's position beyond its place among those read
+
+    def _hidden(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> Tensor:
+        """Hidden states of the tokens that are read, [rows, tokens, width]."""
+        from transformers import DynamicCache
+
+        self._cache = self._cache or DynamicCache()
+        return self._vlm.decoder(
+            inputs_embeds=self._in(embeds).to(self._vlm.dtype),
+            attention_mask=None if mask.all() else self._in(mask),
+            position_ids=self._in(positions) + self._shift,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
 
     def _in(self, array: ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._vlm.device)

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,15 @@ def all_in(folder: Path) -> list[dict[str, Any]]:
 def lines_of(result: Mapping[str, Any]) -> list[Line]:
     """The questions of a result that `all_in` found."""
     return read_lines(Path(result["file"]).with_suffix(".jsonl"))
+
+
+def copy(source: Path, target: Path) -> None:
+    """Finished results with their logs, in another folder."""
+    with files.writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+        for result in all_in(source):
+            for file in Path(result["file"]).parent.glob(f"{Path(result['file']).stem}.*"):
+                shutil.copyfile(file, target / file.name)
 
 
 def read(file: Path) -> dict[str, Any] | None:

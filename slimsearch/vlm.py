@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from slimsearch import keys
+from slimsearch import card, keys
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError
@@ -117,6 +117,14 @@ class VLM:
         self.projector_changes = 0  # how often its weights were replaced
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(self.blocks[0].parameters()).dtype
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of the model that everything is made from."""
+        return {
+            "sees": self.sees,
+            "license": card.licence_in(self.checkpoint.card),
+        }
 
     @cached_property
     def matrices(self) -> tuple[Matrix, ...]:

@@ -4,6 +4,7 @@ The cache is asked first; then one short question to the hub tells within second
 download has a chance.
 """
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,24 +63,39 @@ def read_column(file: Path, column: str, join: str, limit: int) -> tuple[str, bo
     return text, cut
 
 
+def load_rows(dataset: str, config: str, split: str) -> Iterator[dict[str, Any]]:
+    """A data set of the hub, row by row, pictures opened."""
+    yield from _loaded(f"{dataset} on the hub", dataset, config, split=split, streaming=True)
+
+
+def read_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The same from parquet files."""
+    names = [str(file) for file in files]
+    yield from _loaded(names[0], "parquet", data_files=names, split="train", streaming=True)
+
+
 def _rows(file: Path) -> Any:
     builder = next((kind for end, kind in _BUILDERS.items() if file.name.endswith(end)), None)
     if builder is None:
         raise CalibrationError(
             f"{file} is of no known kind. A recipe's hub files end in {', '.join(_BUILDERS)}."
         )
+    return _loaded(str(file), builder, data_files=[str(file)], split="train", streaming=True)
+
+
+def _loaded(place: str, *what: str, **how: Any) -> Any:
     try:
         import datasets
     except ImportError:
         raise CalibrationError(
-            "Reading text from the hub needs the library `datasets`. Install it (pip install "
-            "datasets) or give a local file: --calibration path/to/text.txt."
+            "Reading from the hub needs the library `datasets`. Install it (pip install datasets) "
+            "or give a local file."
         ) from None
     try:
-        return datasets.load_dataset(builder, data_files=[str(file)], split="train", streaming=True)
+        return datasets.load_dataset(*what, **how)
     except Exception as error:
         raise CalibrationError(
-            f"{file} cannot be read: {type(error).__name__}: {error}. Delete it and fetch it again."
+            f"{place} cannot be read: {type(error).__name__}: {error}. Delete it and fetch it again."
         ) from error
 
 

@@ -13,6 +13,7 @@ from slimsearch.cli import (
     bench,
     compare,
     doctor,
+    eval_,
     export,
     generate,
     list_,
@@ -51,6 +52,7 @@ app.command("export")(export.command)
 app.command("generate")(generate.command)
 app.command("bench")(bench.command)
 app.command("report")(report.command)
+app.command("eval")(eval_.command)
 app.command("list")(list_.command)
 app.command("doctor")(doctor.command)
 

@@ -2,19 +2,25 @@
 
 from math import exp, isfinite
 
+import official
 import pytest
 import torch
 from torch.nn import functional
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from slimsearch import checkpoint, conversation, loading
+from slimsearch import assembly, checkpoint, conversation, loading, marking
 from slimsearch.calibration import Pair, Turn
-from slimsearch.contracts import Task
+from slimsearch.contracts import JudgedTask, Task
 from slimsearch.demo import world
 from slimsearch.plugins import about, find, names
 from slimsearch.vlm import Calibrated
 
 TASKS = names("tasks")
+DATA = {
+    "scienceqa": official.scienceqa, "vqa": official.vizwiz, "pope": official.pope,
+    "mme": official.mme, "mmvet": official.mmvet, "llava_bench": official.llava_bench,
+    "pairs": official.pairs, "perplexity": official.perplexity,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +50,32 @@ def test_all_are_found():
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_questions_are_marked_and_summed(demo, name, tmp_path):
+    """Official data in, figures out, whatever was answered: right, wrong or nothing."""
+    fields = {"length": 32} if name == "perplexity" else {}
+    task = find("tasks", name)(**fields)
+    questions = task.questions(str(DATA[name](tmp_path)), demo[1].tokens)
+    assert len({question.id for question in questions}) > 1
+    for answer in ("", "A", "yes", questions[0].expected[0] if questions[0].expected else "1"):
+        said = "-3.5" if name == "perplexity" else answer
+        answered = [(question, said) for question in questions]
+        if isinstance(task, JudgedTask):
+            assert all(task.case(*pair) for pair in answered)
+            verdicts = [task.verdict("1 1")] * len(answered)
+            marked = marking.graded(answered, verdicts)
+        else:
+            marked = marking.mark(task, answered)
+        whole, groups = marking.figures(task, marked, 0)
+        assert task.headline in whole
+        for figures in (whole, *groups.values()):
+            for figure in figures.values():
+                assert figure["value"] >= 0
+                assert figure["low"] is None or figure["low"] <= figure["high"]
+        known = [group for group in groups if group in task.order]
+        assert known == [group for group in task.order if group in groups]
+
+
+@pytest.mark.parametrize("name", assembly.TASKS)
 def test_figures_of_the_dense_model(demo, name):
     task = find("tasks", name)()
     assert isinstance(task, Task)

@@ -1,0 +1,116 @@
+"""An evaluation from questions to figures: answers asked or given, marked, compared, kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from slimsearch import artefact, examining, files, marking, results, settings, sitting
+from slimsearch.errors import SettingsError
+from slimsearch.sitting import Exam, Sat
+from slimsearch.watch import Watch
+
+
+def evaluate(exam: Exam, watch: Watch | None = None) -> dict[str, Any]:
+    """The result, as results.py describes it; kept in files with every answer beside it."""
+    watch = watch or Watch()
+    if bool(exam.source) == bool(exam.given):
+        raise SettingsError("Give a model, run or export to ask, or --answers FILE: one of both.")
+    if exam.judge is not None:
+        exam.judge.check()
+    home = _home(exam)
+    if exam.given:
+        first = sitting.given(exam, Path(exam.given), watch)
+    else:
+        first = sitting.asked(exam, examining.subject(exam.source), home, watch)
+    result = _result(exam, first)
+    if exam.against:
+        second = _against(exam, home, watch)
+        _keep(second, _result(exam, second))
+        result["against"] = [_compared(exam, first, second)]
+    _keep(first, result)
+    if first.file is not None:
+        artefact.renew_card(first.file.parent.parent)
+    return result
+
+
+def _against(exam: Exam, home: Path, watch: Watch) -> Sat:
+    place = Path(exam.against).expanduser()
+    if place.is_file():
+        return sitting.given(exam, place, watch)
+    if exam.given:
+        raise SettingsError(
+            f"--against {exam.against} is no file of answers, which --answers is compared with."
+        )
+    dense = exam.against == results.DENSE
+    subject = examining.subject(_dense(exam.source) if dense else exam.against)
+    name = results.DENSE if dense else place.resolve().name if place.is_dir() else subject.name
+    own = home if home.name == results.FOLDER else home.parent
+    return sitting.asked(exam, replace(subject, name=name), own / name, watch)
+
+
+def _result(exam: Exam, sat: Sat) -> dict[str, Any]:
+    whole, breakdown = marking.figures(sat.task, sat.marked, exam.seed)
+    return {
+        **sat.header,
+        "finished": True,
+        "count": len(sat.answered),
+        "units": len({mark.unit for mark in sat.marked.marks}),
+        "figures": whole,
+        "breakdown": breakdown,
+        "against": [],
+        "notes": list(sat.notes),
+    }
+
+
+def _compared(exam: Exam, first: Sat, second: Sat) -> dict[str, Any]:
+    shared = first.marked.of.keys() & second.marked.of.keys()
+    return {
+        "model": second.header["model"],
+        "count": len(shared),
+        **marking.compared(first.task, first.marked, second.marked, exam.seed),
+    }
+
+
+def _keep(sat: Sat, result: dict[str, Any]) -> None:
+    """The result, its log with marks, and what an official server takes."""
+    if sat.file is None:
+        return
+    if (form := sat.task.submission(sat.answered)) is not None:
+        place = sat.file.with_suffix(f".submission.{form[0]}")
+        sat.file.parent.mkdir(parents=True, exist_ok=True)
+        files.write(place, form[1].encode())
+        result["submission"] = place.name
+    lines = [
+        examining.line(sat.task, question, answer)
+        | {"marks": dict(sat.marked.of.get(question.id, {}))}
+        for question, answer in sat.answered
+    ]
+    results.write(sat.file, result)
+    results.write_lines(sat.file.with_suffix(".jsonl"), lines)
+
+
+def _home(exam: Exam) -> Path:
+    """Where the results of the model stand: with the run or export that it is of."""
+    if exam.given:
+        return Path(exam.out or results.FOLDER)
+    subject = examining.subject(exam.source)
+    if exam.out:
+        return Path(exam.out) / subject.name
+    if subject.name == results.CHAMPION:
+        return Path(exam.source) / results.FOLDER / subject.name
+    if subject.found.record and Path(exam.source).is_dir():
+        return subject.folder / results.FOLDER
+    return Path(results.FOLDER) / subject.name
+
+
+def _dense(source: str) -> str:
+    """The model that a run began with, or that an export was made of."""
+    file = Path(source) / "settings.toml"
+    if file.is_file():
+        return settings.read(file).model
+    base = artefact.record_of(Path(source)).get("base")
+    if not isinstance(base, str):
+        raise SettingsError(f"{source} does not say which dense model it is of; name it.")
+    return base

@@ -1,0 +1,182 @@
+"""The official files of VizWiz, VQAv2, TextVQA and GQA, as questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimsearch.contracts import Question
+from slimsearch.errors import SettingsError, TaskError, did_you_mean
+from slimsearch.tasks import _answers, _files
+
+WANTED = "a folder with the official files of VizWiz, VQAv2, TextVQA or GQA"
+MAY_REFUSE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
+UNANSWERABLE = "unanswerable"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How one of them is read, and the form that its server takes."""
+
+    files: tuple[str, ...]  # its names and patterns, tried in this order
+    parse: Callable[[Path], Iterator[Question]]
+    comparable: Callable[[str], str]  # an answer as it is compared
+    hub: tuple[str, str, str] = ("", "", "")  # data set, configuration, split
+    of_row: Callable[[dict[str, Any]], Question] | None = None
+    column: str = "question_id"  # of a submission: what names a question
+    said: str = "answer"  # and what holds its answer
+
+
+def read(data: str, name: str) -> list[Question]:
+    """All questions; the data set is known by its files where no name is given."""
+    name = name or _name(data)
+    if name not in DATASETS:
+        raise SettingsError(f"There is no '{name}' in vqa.{did_you_mean(name, DATASETS)}")
+    known = DATASETS[name]
+    if known.of_row and (rows := _files.rows(data, *known.hub)) is not None:
+        return [known.of_row(row) for row in rows]
+    return list(known.parse(_files.find(_files.place(data, WANTED), known.files, WANTED)))
+
+
+def _name(data: str) -> str:
+    place = Path() if data == _files.HUB else _files.place(data, WANTED)
+    for name, known in DATASETS.items():
+        if data != _files.HUB and any(_holds(place, pattern) for pattern in known.files):
+            return name
+    raise SettingsError(
+        f"Say with --dataset which data {data} is of: {', '.join(DATASETS)}. The files are known "
+        f"by their names: {', '.join(known.files[0] for known in DATASETS.values())}."
+    )
+
+
+def _holds(place: Path, pattern: str) -> bool:
+    return place.match(pattern) if place.is_file() else next(place.glob(pattern), None) is not None
+
+
+def _vizwiz(file: Path) -> Iterator[Question]:
+    places = (file.stem, f"images/{file.stem}", "images", f"../{file.stem}", ".")
+    for number, record in enumerate(_files.objects(_files.read(file), file), 1):
+        where = f"{file}, record {number}"
+        name = _files.field(record, "image", str, where)
+        yield _of_vizwiz(record, name, _files.picture(file.parent, name, places, where), where)
+
+
+def _of_vizwiz(record: dict[str, Any], name: str, shown: Any, where: str) -> Question:
+    kind = record.get("answer_type") or record.get("category")
+    answerable = record.get("answerable", kind != UNANSWERABLE if kind else None)
+    facts = {} if answerable is None else {"answerable": bool(answerable)}
+    return _question("vizwiz", name, record, shown, kind, where, MAY_REFUSE, facts)
+
+
+def _vqav2(file: Path) -> Iterator[Question]:
+    found = _files.read(file)
+    found = found if isinstance(found, dict) else {}
+    split = str(found.get("data_subtype", "val2014"))
+    pictures = split.split("-")[0]
+    answers = {}
+    for beside in file.parent.glob(f"*mscoco_{split}_annotations.json"):
+        answers |= {one["question_id"]: one for one in _files.read(beside)["annotations"]}
+    for record in _files.objects(found.get("questions"), file):
+        where = f"{file}, question {record.get('question_id')}"
+        name = f"COCO_{pictures}_{_files.field(record, 'image_id', int, where):012d}.jpg"
+        places = (pictures, f"images/{pictures}", "images", ".")
+        shown = _files.picture(file.parent, name, places, where)
+        yield _of_vqav2(record | answers.get(record["question_id"], {}), shown, where)
+
+
+def _of_vqav2(record: dict[str, Any], shown: Any, where: str) -> Question:
+    kind = record.get("answer_type")
+    return _question("vqav2", record["question_id"], record, shown, kind, where)
+
+
+def _textvqa(file: Path) -> Iterator[Question]:
+    found = _files.read(file)
+    for record in _files.objects(found.get("data") if isinstance(found, dict) else None, file):
+        where = f"{file}, question {record.get('question_id')}"
+        name = f"{_files.field(record, 'image_id', str, where)}.jpg"
+        places = ("train_images", "test_images", "images", ".")
+        yield _of_textvqa(record, _files.picture(file.parent, name, places, where), where)
+
+
+def _of_textvqa(record: dict[str, Any], shown: Any, where: str) -> Question:
+    return _question("textvqa", record["question_id"], record, shown, None, where)
+
+
+def _gqa(file: Path) -> Iterator[Question]:
+    found = _files.read(file)
+    if not isinstance(found, dict):
+        raise TaskError(f"{file} holds no questions by number. --data wants {WANTED}.")
+    for number, record in found.items():
+        where = f"{file}, question {number}"
+        name = f"{_files.field(record, 'imageId', str, where)}.jpg"
+        shown = _files.picture(file.parent, name, ("images", "../images", "."), where)
+        kind = (record.get("types") or {}).get("structural")
+        answers = [record["answer"]] if record.get("answer") else []
+        yield _question("gqa", number, record | {"answers": answers}, shown, kind, where)
+
+
+def _question(
+    dataset: str,
+    name: str | int,
+    record: dict[str, Any],
+    shown: Any,
+    kind: str | None,
+    where: str,
+    more: str = "",
+    facts: dict[str, Any] | None = None,
+) -> Question:
+    asked = _files.field(record, "question", str, where)
+    return Question(
+        str(name),
+        asked + more,
+        shown,
+        tuple(_texts(record.get("answers") or (), where)),
+        (kind,) if kind else (),
+        facts={"dataset": dataset, "name": name, **(facts or {})},
+    )
+
+
+def _texts(answers: Iterable[Any], where: str) -> Iterator[str]:
+    """Ten people's answers, each a text or an object with it."""
+    for entry in answers:
+        yield entry if isinstance(entry, str) else _files.field(entry, "answer", str, where)
+
+
+def _exact(answer: str) -> str:
+    """As LLaVA hands answers to GQA's scorer."""
+    return answer.strip().rstrip(".").lower()
+
+
+DATASETS = {
+    "vizwiz": Dataset(
+        ("val.json", "test.json", "Annotations/val.json", "*[vV]iz[wW]iz*.json"),
+        _vizwiz,
+        _answers.evalai,
+        ("lmms-lab/VizWiz-VQA", "default", "val"),
+        lambda row: _of_vizwiz(row, row["question_id"], row["image"], row["question_id"]),
+        column="image",
+    ),
+    "vqav2": Dataset(
+        ("v2_OpenEnded_mscoco_val2014_questions.json", "*OpenEnded_mscoco_*_questions.json"),
+        _vqav2,
+        _answers.plain,
+        ("lmms-lab/VQAv2", "default", "validation"),
+        lambda row: _of_vqav2(row, row["image"], str(row["question_id"])),
+    ),
+    "textvqa": Dataset(
+        ("TextVQA_0.5.1_val.json", "TextVQA_*.json"),
+        _textvqa,
+        _answers.evalai,
+        ("lmms-lab/textvqa", "default", "validation"),
+        lambda row: _of_textvqa(row, row["image"], str(row["question_id"])),
+    ),
+    "gqa": Dataset(  # the hub keeps its pictures apart from its questions
+        ("testdev_balanced_questions.json", "*_balanced_questions.json", "*/*_balanced_*.json"),
+        _gqa,
+        _exact,
+        column="questionId",
+        said="prediction",
+    ),
+}

@@ -1,0 +1,106 @@
+"""LLaVA-Bench in the wild: a judge grades an answer and that of GPT-4, which saw captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from slimsearch.contracts import JudgedTask, Question, Words
+from slimsearch.scoring import Sums, ratio
+from slimsearch.tasks import _files
+
+# Our own words for the published manner; a rule.json beside the questions takes their place.
+INSTRUCTION = """\
+Two assistants answered the question above about a picture. You do not see it; the context says
+what is in it. Grade how helpful, relevant, accurate and detailed each answer is, from 1 to 10,
+where more is better. The order in which they stand must not matter. Write one line with the two
+grades alone, the first assistant's first, parted by a blank. Explain yourself in the lines after
+it."""
+
+
+class LlavaBench(JudgedTask):
+    order: ClassVar = ("conv", "detail", "complex")
+    tokens: ClassVar = 1024
+    wanted: ClassVar = "questions.jsonl, context.jsonl, answers_gpt4.jsonl and images/ in a folder"
+
+    def questions(self, data: str, words: Words | None) -> list[Question]:
+        rows = _files.rows(data, "lmms-lab/llava-bench-in-the-wild", "default", "train")
+        if rows is not None:
+            return [
+                _question(str(row["question_id"]), row["question"], row["category"],
+                          row["gpt_answer"], str(row["caption"]), row["image"], {}) for row in rows
+            ]  # fmt: skip
+        folder = _files.place(data, self.wanted)
+        file = _files.find(folder, ("questions.jsonl", "**/questions.jsonl"), self.wanted)
+        context = {line.get("image"): line for line in _beside(file, "context.jsonl")}
+        answers = {line.get("question_id"): line for line in _beside(file, "answers_gpt4.jsonl")}
+        rule = file.with_name("rule.json")
+        rules = _files.read(rule) if rule.is_file() else {}
+        found = []
+        for line in _files.objects(_files.read(file), file):
+            where = f"{file}, question {line.get('question_id')}"
+            name = _files.field(line, "image", str, where)
+            shown = _files.picture(file.parent, name, ("images", "."), where)
+            caption = context.get(name, {}).get("caption", "")
+            said = caption if isinstance(caption, str) else "\n".join(caption)
+            gpt4 = answers.get(line["question_id"], {}).get("text", "")
+            asked = _files.field(line, "text", str, where)
+            kind = _files.field(line, "category", str, where)
+            found.append(_question(str(line["question_id"]), asked, kind, gpt4, said, shown, rules))
+        return found
+
+    def case(self, question: Question, answer: str) -> str:
+        facts, role = question.facts, question.facts["role"]
+        parts = [
+            f"[Context]\n{facts['context']}",
+            f"[Question]\n{question.prompt}",
+            f"[{role} 1]\n{question.expected[0]}\n\n[End of {role} 1]",
+            f"[{role} 2]\n{answer}\n\n[End of {role} 2]",
+            f"[System]\n{facts['instruction']}",
+        ]
+        return "\n\n".join(parts) + "\n\n"
+
+    def verdict(self, reply: str) -> dict[str, float] | None:
+        """Two numbers in the first line, parted by a blank or a comma."""
+        try:
+            first, second = map(float, reply.strip().split("\n")[0].replace(",", " ").split())
+        except ValueError:
+            return None
+        return {"theirs": first, "ours": second} if first > 0 and 0 < second <= 10 else None
+
+    def figures(self, sums: Sums) -> dict[str, Any]:
+        return {"score": 100 * ratio(sums["ours"], sums["theirs"])}
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> tuple[str, str] | None:
+        lines = [
+            {"question_id": int(question.id) if question.id.isdigit() else question.id,
+             "prompt": question.prompt, "text": answer, "answer_id": question.id,
+             "model_id": "slimsearch", "metadata": {}}
+            for question, answer in answered
+        ]  # fmt: skip
+        return "jsonl", "".join(json.dumps(line) + "\n" for line in lines)
+
+    def how_to_grade(self) -> str:
+        return (
+            "LLaVA-Bench's answers are graded by a judge: name one with --judge URL --judge-model "
+            "NAME, or hand the submission file to LLaVA's eval_gpt_review_bench"
+        )
+
+
+def _question(
+    name: str, asked: str, kind: str, gpt4: str, context: str, shown: Any, rules: dict[str, Any]
+) -> Question:
+    rule = rules.get(f"llava_bench_{kind}", {})
+    facts = {
+        "context": context,
+        "role": rule.get("role", "Assistant"),
+        "instruction": rule.get("prompt", INSTRUCTION),
+    }
+    return Question(name, asked, shown, (gpt4,) if gpt4 else (), (kind,), facts=facts)
+
+
+def _beside(file: Path, name: str) -> list[dict[str, Any]]:
+    found = _files.find(file.parent, (name,), LlavaBench.wanted)
+    return _files.objects(_files.read(found), found)
