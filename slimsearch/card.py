@@ -12,6 +12,7 @@ from typing import Any
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 HELD_OUT = {"perplexity": "perplexity", "accuracy": "exact match", "answer_loss": "answer loss"}
+LONGEST_POLICY = 64  # rows; beyond it the zeros by layer tell more
 SETTINGS = ("objective", "strategy", "segments", "segment_length", "pair_count", "seed")
 
 SEEING = """\
@@ -46,6 +47,7 @@ def text(facts: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]] = ()
         f"zero.",
         *_drift(facts),
         *_how_it_came(facts),
+        *_policy(facts),
         *_layers(facts),
         *_held_out(facts),
         *_evaluated(evaluations),
@@ -120,6 +122,15 @@ def _how_it_came(facts: Mapping[str, Any]) -> Iterator[str]:
         (None, "", "auto") and (chosen[key] or key == "seed")
     ]  # fmt: skip
     yield _table(("", ""), rows)
+
+
+def _policy(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What was chosen, where that is short; slimsearch.json has it all."""
+    for family, table in facts.get("policy", {}).items():
+        if len(table) <= LONGEST_POLICY:
+            rows = [(name, f"{value:g}") for name, value in table.items()]
+            yield f"## Policy: {family.replace('_', ' ')}"
+            yield _table(("", ""), rows)
 
 
 def _layers(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -95,7 +95,8 @@ def _loaded(place: str, *what: str, **how: Any) -> Any:
         return datasets.load_dataset(*what, **how)
     except Exception as error:
         raise CalibrationError(
-            f"{place} cannot be read: {type(error).__name__}: {error}. Delete it and fetch it again."
+            f"{place} cannot be read: {type(error).__name__}: {error}. Delete it and fetch it "
+            f"again."
         ) from error
 
 

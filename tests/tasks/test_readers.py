@@ -210,10 +210,15 @@ def test_a_snapshot_of_the_hub_is_read_by_datasets(tmp_path):
     official.pope(tmp_path / "official")
     asked = Pope().questions(str(tmp_path / "official"), None)
     rows = [
-        {"question_id": str(n % 4 + 1), "question": one.prompt.removesuffix(BRIEFLY),
-         "answer": one.expected[0], "category": one.groups[0], "image": {"bytes": one.picture.read_bytes(), "path": None}}
+        {
+            "question_id": str(n % 4 + 1),
+            "question": one.prompt.removesuffix(BRIEFLY),
+            "answer": one.expected[0],
+            "category": one.groups[0],
+            "image": {"bytes": one.picture.read_bytes(), "path": None},
+        }
         for n, one in enumerate(asked)
-    ]  # fmt: skip
+    ]
     made = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     (tmp_path / "hub" / "data").mkdir(parents=True)
     made.to_parquet(tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
