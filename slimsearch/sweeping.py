@@ -5,7 +5,7 @@ SlimLLaVA's Figure 3 shows the same for its own model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +56,9 @@ def sweep(
     return found
 
 
-def charts(rows: Sequence[Trial], found: Sequence[Outcome]) -> list[Chart]:
+def charts(
+    rows: Sequence[Trial], found: Sequence[Outcome], drawn: Mapping[str, str] = DRAWN
+) -> list[Chart]:
     """A chart for each figure, a line for each length, against the number of segments."""
     settings = {row.name: row.settings for row in rows}
     lengths = sorted({settings[outcome.name].segment_length for outcome in found})
@@ -79,6 +81,6 @@ def charts(rows: Sequence[Trial], found: Sequence[Outcome]) -> list[Chart]:
             ],
             doubling=True,
         )
-        for key, title in DRAWN.items()
+        for key, title in drawn.items()
         if any(key in outcome.figures for outcome in found)
     ]

@@ -17,6 +17,7 @@ from slimsearch.cli import (
     export,
     generate,
     list_,
+    paper,
     plan,
     prune,
     report,
@@ -51,6 +52,7 @@ app.command("sweep")(sweep.command)
 app.command("export")(export.command)
 app.command("generate")(generate.command)
 app.command("bench")(bench.command)
+app.command("paper")(paper.command)
 app.command("report")(report.command)
 app.command("eval")(eval_.command)
 app.command("list")(list_.command)

@@ -17,11 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimsearch import files
-from slimsearch.drawing import svg
-from slimsearch.drawing.png import png
 from slimsearch.errors import RunError, SettingsError
 from slimsearch.reporting import overview, page, sections, story
-from slimsearch.reporting.markup import Figure
 from slimsearch.reporting.story import Story
 
 PAGE = "report.html"
@@ -48,9 +45,8 @@ def report(runs: Sequence[Path], folder: Path, benches: Sequence[Path] = ()) -> 
     figures = [figure for chapter in every for figure in chapter.figures]
     with files.new_folder(folder) as place:
         (place / PAGE).write_text(page.whole(stories, opening, chapters), "utf-8")
-        (place / "figures").mkdir()
         for figure in figures:
-            _draw(figure, place / "figures")
+            page.draw(figure, place / "figures")
     return [folder / PAGE, *sorted((folder / "figures").iterdir())]
 
 
@@ -62,8 +58,3 @@ def _prefixes(stories: Sequence[Story]) -> list[str]:
         number = sum(prefix == f"{plain}-" or prefix.startswith(f"{plain}_") for prefix in found)
         found.append(f"{plain}_{number + 1}-" if number else f"{plain}-")
     return found
-
-
-def _draw(figure: Figure, folder: Path) -> None:
-    (folder / f"{figure.name}.svg").write_text(svg(figure.scene), "utf-8")
-    (folder / f"{figure.name}.png").write_bytes(png(figure.scene))

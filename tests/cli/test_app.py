@@ -14,7 +14,7 @@ from slimsearch.cli import app
 from slimsearch.settings import Settings
 
 COMMANDS = ("bench", "run", "resume", "plan", "status", "show", "prune", "export", "generate",
-            "list", "compare", "doctor", "sweep", "tune", "report")  # fmt: skip
+            "list", "compare", "doctor", "sweep", "tune", "report", "paper")  # fmt: skip
 
 
 def plain(text: str) -> str:

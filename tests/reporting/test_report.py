@@ -5,7 +5,6 @@ import shlex
 import shutil
 import tomllib
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from reader import Reader
 from safetensors.torch import load_file
 
 from slimsearch import api, cli, history, reporting, settings
@@ -22,40 +22,6 @@ from slimsearch.reporting import findings, search, searching, story, words
 from slimsearch.reporting.markup import Html, rendered, tag
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0-format-2"
-EMPTY = {"meta", "img"}  # elements without an end
-
-
-class Reader(HTMLParser):
-    """A page's words, its ids and what it points to; refuses what is not nested."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.tags: set[str] = set()
-        self.words = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        given = dict(attrs)
-        self.ids += [given["id"]] if "id" in given else []
-        self.links += [given[key] for key in ("src", "href") if key in given]
-        if tag not in EMPTY:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "title"} & set(self.open):
-            self.words += f"{data} "
 
 
 @pytest.fixture
