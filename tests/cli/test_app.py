@@ -14,7 +14,8 @@ from slimsearch.cli import app
 from slimsearch.settings import Settings
 
 COMMANDS = ("bench", "run", "resume", "plan", "status", "show", "prune", "export", "generate",
-            "list", "compare", "doctor", "sweep", "tune", "report", "paper")  # fmt: skip
+            "list", "compare", "doctor", "sweep", "tune", "report",
+            "paper", "eval")  # fmt: skip
 
 
 def plain(text: str) -> str:
