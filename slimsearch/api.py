@@ -142,7 +142,7 @@ def _absolute(given: str, on_shelf: bool) -> str:
 def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     """The run itself. The table's last row is the model that is exported."""
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
-    original = vlm.projector_state()
+    original = vlm.weights()
     opened.settle(loop.evaluator.terms, vlm)
     if opened.history.scope is None:
         opened.add_scope(assembly.scope(bench))
@@ -151,15 +151,15 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     _check_sane(bench, examiner.rows[0])
     position = play(loop, opened, watch)
     champion = finish.crown(loop, opened, watch, position)
-    moved = vlm.projector_state()
-    vlm.set_projector(original)
+    moved = vlm.weights()
+    vlm.set_weights(original)
     if not loop.settings.skip_baselines:
         with watch.stage("baselines"):
             _compare(bench, champion, examiner, watch)
-    vlm.set_projector(moved)
+    vlm.set_weights(moved)
     champion.put_on(loop)
     finish.polish(loop, opened, watch)
-    examiner.examine("searched + projector" if loop.trainer else "searched")
+    examiner.examine(" + ".join(["searched", *finish.tuned(loop)]))
     facts = _facts(bench, champion, examiner)
     if opened.history.drift:
         facts["drift"] = opened.history.drift
@@ -198,15 +198,15 @@ def _take_samples(
     if opened.history.samples is not None:
         return
     evaluator = bench.loop.evaluator
-    vlm, moved = evaluator.vlm, evaluator.vlm.projector_state()
+    vlm, moved = evaluator.vlm, evaluator.vlm.weights()
 
     def put_on_dense() -> None:
         evaluator.restore()
-        vlm.set_projector(original)
+        vlm.set_weights(original)
 
     def put_on_champion() -> None:
         champion.put_on(bench.loop)
-        vlm.set_projector(moved)
+        vlm.set_weights(moved)
 
     put_on = {"dense": put_on_dense, "pruned": put_on_champion}
     pairs, batches = bench.given.material.held_pairs, bench.held_out.pairs
@@ -226,7 +226,7 @@ def _compare(bench: Bench, champion: Champion, examiner: Examiner, watch: Watch)
     if loop.evaluator.calibrated.pairs:  # as published
         rows[f"uniform {solver}, text only"] = lambda: finish.prune_uniformly(finish.on_text(loop))
     rows[f"uniform {solver}"] = lambda: finish.prune_uniformly(loop)
-    if loop.trainer is not None:
+    if finish.tuned(loop):
         rows["searched"] = lambda: finish.prune_policy(loop, champion.policy)
     for name, put_on in rows.items():
         try:

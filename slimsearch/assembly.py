@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimsearch import conversation, level_store, loading, objective, plugins, race, space
+from slimsearch import conversation, lessons, level_store, loading, objective, plugins, race, space
 from slimsearch.allocation import SPARSITY
 from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
@@ -19,8 +19,8 @@ from slimsearch.exact import ExactStore
 from slimsearch.inputs import Given
 from slimsearch.level_store import LevelStore
 from slimsearch.loop import Loop
-from slimsearch.projector import ProjectorTrainer
-from slimsearch.settings import Settings, as_dict, strategy_of
+from slimsearch.projector import Trainer
+from slimsearch.settings import Settings, as_dict, polish_of, strategy_of
 from slimsearch.space import Space
 from slimsearch.version import __version__
 from slimsearch.vlm import VLM, Batch, Calibrated
@@ -143,10 +143,9 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     else:
         store = LevelStore(model, where)
     evaluator = Evaluator(model, store, calibrated, families, terms, weights)
-    trainer = None
-    if calibrated.pairs and settings.projector_steps:
-        dense = model if settings.projector_lessons == "dense" else None  # not pruned yet
-        trainer = ProjectorTrainer(model, calibrated.pairs, settings.projector_rate, dense)
+    pairs, texts = _subjects(settings, model, calibrated)
+    rates = dict.fromkeys(model.projector_parameters, settings.projector_rate)
+    trainer = Trainer(model, rates, [pairs])
     return Loop(
         settings=settings,
         space=found,
@@ -157,7 +156,9 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
         solver=solver,
         strategy=strategy(found.budget, settings.candidates, settings.survivors, settings.seed),
         executor=executor,
-        trainer=trainer if trainer is not None and trainer.possible else None,
+        trainer=trainer if settings.projector_steps and trainer.possible else None,
+        pairs=pairs,
+        texts=texts,
         shares=(1.0,) if settings.exact or strategy.weighs_terms else race.rungs(settings.racing),
     )
 
@@ -171,6 +172,18 @@ def _where(settings: Settings, model: VLM, families: Mapping[str, Family], found
         levels = found.levels(families[SPARSITY], model.matrices)
         needed += level_store.expected_bytes(model, levels)
     return "gpu" if needed < torch.cuda.mem_get_info(model.device)[0] / 2 else "disk"
+
+
+def _subjects(
+    settings: Settings, model: VLM, calibrated: Calibrated
+) -> tuple[lessons.Subject, lessons.Subject]:
+    """What is learnt from pairs and from texts, each empty where nothing asks for it."""
+    dense = model if settings.projector_lessons == "dense" else None  # not pruned yet
+    gains = settings.final_steps and polish_of(settings) == "all"
+    return (
+        lessons.subject(calibrated.pairs if gains or settings.projector_steps else (), dense),
+        lessons.subject(calibrated.texts if gains else (), dense),
+    )
 
 
 def _store_fingerprint(given: Given, model: VLM) -> dict[str, Any]:

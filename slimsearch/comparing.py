@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from slimsearch import files, plugins, studying
 from slimsearch.settings import Settings, strategy_of
@@ -20,11 +21,12 @@ COLUMNS = ("row", "sparsity", "perplexity", "VQA accuracy", "seconds", "peak mem
 def trials(chosen: Settings) -> list[Trial]:
     """Every row: baselines without a search, other searches, ours, and ours with parts left out."""
     own = replace(chosen, skip_baselines=True)
+    untuned: dict[str, Any] = {"projector_steps": 0, "polish": "none"}
     found = [
         Trial(
             f"uniform-{solver}",
             f"every matrix at the ratio, by {solver}",
-            replace(own, policy="uniform", solver=solver, projector_steps=0),
+            replace(own, policy="uniform", solver=solver, **untuned),
         )
         for solver in plugins.names("solvers")
     ]
@@ -32,7 +34,7 @@ def trials(chosen: Settings) -> list[Trial]:
         Trial(
             f"uniform-{chosen.solver}-text",
             "the same, calibrated on text alone, as published",
-            replace(own, policy="uniform", objective="paper"),
+            replace(own, policy="uniform", objective="paper", **untuned),
         )
     ]
     found += [
@@ -45,6 +47,7 @@ def trials(chosen: Settings) -> list[Trial]:
         Trial("searched", f"ours, by {strategy_of(chosen)}", own),
         Trial("no-norm-term", "ours with eta = 0", replace(own, eta=0.0)),
         Trial("no-projector", "ours, the projector left alone", replace(own, projector_steps=0)),
+        Trial("no-gains", "ours, the norms' gains left alone", replace(own, polish="projector")),
         Trial("even-weights", "ours with every c_m alike", replace(own, neighbours=0)),
         Trial("text-only", "ours on text alone", replace(own, objective="paper")),
         Trial("stitched", "ours without exact finish", replace(own, finalists=0)),

@@ -66,12 +66,12 @@ class ExactStore(LevelStore):
         super().__init__(vlm, where)
         self._batches, self._solver, self._tokens = batches, solver, tokens
         self._true_sequential = true_sequential
-        self._last: tuple[dict[str, float], int] = {}, vlm.projector_changes
+        self._last: tuple[dict[str, float], int] = {}, vlm.changes
 
     def stitch(self, vlm: VLM, levels: Mapping[str, float]) -> int:
         """Prunes every matrix to its level in one sequential pass; returns how many it pruned."""
         wanted = {matrix: level for matrix, level in levels.items() if level != DENSE}
-        asked = wanted, vlm.projector_changes
+        asked = wanted, vlm.changes
         if not wanted:  # also the first thing that `prune_exactly` does
             self._last = asked
             return super().stitch(vlm, {})

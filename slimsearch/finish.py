@@ -1,4 +1,4 @@
-"""From the survivors to a champion: exact prunes, a last projector step, the final table.
+"""From the survivors to a champion: exact prunes, a last polish, the final table.
 
 Candidates were ranked on models stitched from the level store. The best few are pruned again,
 sequentially and exactly, under the projector that the search ended with; the best of those wins.
@@ -19,9 +19,9 @@ from slimsearch.exact import prune_exactly
 from slimsearch.level_store import Packed
 from slimsearch.loop import Loop, Position, note_raised, score_all
 from slimsearch.policy import Policy
-from slimsearch.projector import Course
+from slimsearch.projector import Course, Trainer
 from slimsearch.run import Run
-from slimsearch.settings import Settings
+from slimsearch.settings import Settings, polish_of
 from slimsearch.vlm import VLM, Calibrated
 from slimsearch.watch import Watch
 
@@ -134,27 +134,48 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
     return Champion(score, policy, packed, correlation, tuple(exact), several)
 
 
+def tuned(loop: Loop) -> list[str]:
+    """What of the champion is trained, besides what its pruning mends."""
+    gains = loop.settings.final_steps and polish_of(loop.settings) == "all"
+    return [
+        *(["projector"] if loop.trainer is not None else []),
+        *(["gains"] if gains and loop.texts.possible else []),
+    ]
+
+
+def polisher(loop: Loop) -> Trainer | None:
+    """What trains the champion alone, or None where nothing is to be trained."""
+    wanted, vlm = tuned(loop), loop.evaluator.vlm
+    if not wanted or not loop.settings.final_steps or polish_of(loop.settings) == "none":
+        return None
+    rates: dict[str, float] = {}
+    if "projector" in wanted:
+        rates |= dict.fromkeys(vlm.projector_parameters, loop.settings.projector_rate)
+    if "gains" in wanted:
+        rates |= dict.fromkeys(vlm.gain_parameters, loop.settings.gain_rate)
+    subjects = [loop.pairs, loop.texts] if "gains" in wanted else [loop.pairs]
+    return Trainer(vlm, rates, subjects)
+
+
 def polish(loop: Loop, run: Run, watch: Watch) -> None:
-    """A longer projector step for the champion alone, then the projector as it will be saved."""
-    vlm, version = loop.evaluator.vlm, loop.settings.rounds + 1
-    if loop.trainer is not None and loop.settings.final_steps:
-        step = run.history.polished
+    """Trains the champion as it stands, then rounds what was trained as it will be saved."""
+    version, step = loop.settings.rounds + 1, run.history.polished
+    if (trainer := polisher(loop)) is not None:
         if step is None:
-            with watch.stage("projector"):
-                course = Course.as_it_stands(loop.settings.final_steps, [loop.settings.seed, 0])
-                step = loop.trainer.step(course)
+            with watch.stage("polish"):
+                seed = [loop.settings.seed, 0]
+                step = trainer.step(Course.as_it_stands(loop.settings.final_steps, seed))
             if step.kept:
-                run.save_projector(version, loop.trainer.state())
+                run.save_projector(version, trainer.state())
             run.add_polish(step)
         elif step.kept:
-            loop.trainer.load(run.load_projector(version))
-    round_projector(vlm)
+            trainer.load(run.load_projector(version))
+    round_weights(loop.evaluator.vlm)
 
 
-def round_projector(vlm: VLM) -> None:
-    """Puts the projector on the model as it will be saved."""
-    state = {key: weight.to(vlm.disk_dtype) for key, weight in vlm.projector_state().items()}
-    vlm.set_projector(state)
+def round_weights(vlm: VLM) -> None:
+    """Rounds what may have been trained to what the disk holds."""
+    vlm.set_weights({name: w.to(vlm.disk_dtype) for name, w in vlm.weights().items()})
 
 
 def prune_uniformly(loop: Loop) -> None:

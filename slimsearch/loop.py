@@ -24,7 +24,8 @@ from slimsearch.density import neighbour_density
 from slimsearch.errors import ResourceError, RunError
 from slimsearch.evaluate import Evaluator
 from slimsearch.history import raised_sentence
-from slimsearch.projector import Course, ProjectorTrainer
+from slimsearch.lessons import Subject
+from slimsearch.projector import Course, Trainer
 from slimsearch.run import Run
 from slimsearch.settings import Settings
 from slimsearch.space import Space
@@ -45,7 +46,9 @@ class Loop:
     solver: Solver
     strategy: Strategy
     executor: Executor
-    trainer: ProjectorTrainer | None
+    trainer: Trainer | None  # the projector
+    pairs: Subject
+    texts: Subject
     shares: tuple[float, ...] = (1.0,)  # of the calibration that candidates race on
 
 

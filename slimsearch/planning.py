@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import perf_counter
 
-from slimsearch import assembly, footprint, inputs, level_store, race
+from slimsearch import assembly, finish, footprint, inputs, level_store, race
 from slimsearch.allocation import SPARSITY
 from slimsearch.assembly import Bench
-from slimsearch.projector import Course
+from slimsearch.projector import Course, Trainer
 from slimsearch.settings import Settings
 from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
@@ -101,7 +101,7 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
         evaluator.store.stitch(evaluator.vlm, {m: max(some) for m, some in chosen.items() if some})
         evaluator.measure()
         score = perf_counter() - began
-        step = _projector_seconds(bench)
+        step, polish = _step_seconds(loop.trainer), _step_seconds(finish.polisher(loop))
         evaluator.restore()
         began = perf_counter()
         for task in bench.tasks.values():
@@ -110,20 +110,20 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
     racing = settings.candidates + (settings.survivors if loop.trainer else 0)
     counts = race.measurements(racing, loop.shares)
     round_ = sum(share * count for share, count in zip(loop.shares, counts, strict=True))
-    rows = 5 if loop.trainer else 3
+    rows = 3 + bool(loop.evaluator.calibrated.pairs) + bool(finish.tuned(loop))
     return {
         "load": watch.seconds["load"],
         "level store": 0.0 if settings.exact else block * blocks,
         "search": score * round_ * settings.rounds,
-        "projector": step * (settings.rounds * settings.projector_steps + settings.final_steps),
+        "projector": step * settings.rounds * settings.projector_steps,
+        "polish": polish * settings.final_steps,
         "finalists and baselines": (settings.finalists + rows - 2) * (block * blocks + score),
         "evaluation": evaluation * rows,
     }
 
 
-def _projector_seconds(bench: Bench) -> float:
-    """Seconds of one gradient step on the projector."""
-    trainer = bench.loop.trainer
+def _step_seconds(trainer: Trainer | None) -> float:
+    """Seconds of one gradient step."""
     if trainer is None:
         return 0.0
     before = trainer.state()

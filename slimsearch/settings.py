@@ -146,16 +146,22 @@ class Settings:
     projector_steps: int = _setting(
         8, "Gradient steps on the projector each round; 0 leaves it alone.", 0
     )
-    final_steps: int = _setting(
-        100, "Gradient steps on the projector once the champion is crowned, and in a tune.", 0
+    polish: str = _setting(
+        "auto",
+        "What is trained once the champion is crowned: projector; all, which adds the gains of "
+        "the decoder's norms; or none. auto: all; projector with --exact.",
     )
+    final_steps: int = _setting(200, "Gradient steps of that polish, and of a tune.", 0)
     projector_lessons: str = _setting(
         "dense",
         "What the projector learns from pairs: dense, to say what the dense model says at every "
         "word of question and answer; or answers, to give the answers.",
     )
     projector_rate: float = _setting(
-        1e-3, "Learning rate of the projector step at its highest; it warms up, then falls.", 0, 1
+        3e-4, "Learning rate of the projector step at its highest; it warms up, then falls.", 0, 1
+    )
+    gain_rate: float = _setting(
+        5e-3, "Learning rate of the norms' gains in the polish at its highest.", 0, 1
     )
     seed: int = _setting(0, "Seed of everything drawn.", 0, (1 << 63) - 1)
     device: str = _setting("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one.")
@@ -185,6 +191,13 @@ def policy_of(settings: Settings) -> str:
     if settings.policy != "auto":
         return settings.policy
     return "per_layer" if settings.exact else "per_matrix_wide"
+
+
+def polish_of(settings: Settings) -> str:
+    """What the last step trains: none, projector or all."""
+    if settings.polish != "auto":
+        return settings.polish
+    return "projector" if settings.exact else "all"
 
 
 def read(file: Path) -> Settings:
@@ -230,6 +243,7 @@ def checked(settings: Settings) -> Settings:
     _one_of(settings.latency_phase, "latency_phase", ("prefill", "decode"))
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
     _one_of(settings.projector_lessons, "projector_lessons", ("dense", "answers"))
+    _one_of(settings.polish, "polish", ("auto", "none", "projector", "all"))
     _one_of(settings.dtype, "dtype", ("auto", "float32", "bfloat16", "float16"))
     return settings
 

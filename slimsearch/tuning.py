@@ -17,6 +17,7 @@ from slimsearch import (
     calibration,
     checkpoint,
     conversation,
+    lessons,
     loading,
     plugins,
     settings,
@@ -25,8 +26,8 @@ from slimsearch.calibration import Pairs
 from slimsearch.candidate import ProjectorStep
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import CalibrationError, ModelError, RunError
-from slimsearch.finish import Row, round_projector
-from slimsearch.projector import Course, ProjectorTrainer
+from slimsearch.finish import Row, round_weights
+from slimsearch.projector import Course, Trainer
 from slimsearch.settings import Settings
 from slimsearch.vlm import VLM, Calibrated
 from slimsearch.watch import Watch
@@ -72,7 +73,9 @@ def tune(
         for some in (pairs.used, pairs.held)
     )
     follows = dense if chosen.projector_lessons == "dense" else None
-    trainer = ProjectorTrainer(vlm, used, chosen.projector_rate, follows)
+    learnt = lessons.subject(used, follows)
+    rates = dict.fromkeys(vlm.projector_parameters, chosen.projector_rate)
+    trainer = Trainer(vlm, rates, [learnt])
     if not trainer.possible:
         raise CalibrationError(
             f"{len(pairs.used)} image-text pairs are too few to train a projector and to hold some "
@@ -84,7 +87,7 @@ def tune(
     with watch.stage("projector"):
         step = trainer.step(Course.as_it_stands(chosen.final_steps, [chosen.seed, 0]))
     if step.kept:
-        round_projector(vlm)
+        round_weights(vlm)
     rows.append(Row("after", facts["sparsity"], task.measure(vlm, held_out)))
     table = tuple(rows) if held else ()
     facts |= {"projector": asdict(step), "table": [asdict(row) for row in table]}

@@ -114,7 +114,7 @@ class VLM:
         self.decoder: Any = model.get_decoder()
         self.blocks: Blocks = blocks or self.decoder.layers
         self.sight = Sight(model.model, architecture) if architecture.sees else None
-        self.projector_changes = 0  # how often its weights were replaced
+        self.changes = 0  # how often tunable weights were replaced
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(self.blocks[0].parameters()).dtype
 
@@ -189,12 +189,12 @@ class VLM:
     def given(self, batch: Batch, weights: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         """What the decoder is called with for a batch: embeddings, positions and masks.
 
-        `weights` stand in for the projector's, where they are in training.
+        `weights` stand in for the model's own, where they are in training (see `tunable`).
         """
         if batch.looks is None or self.sight is None:
             embeds = self.model.get_input_embeddings()(batch.ids)
             return {"inputs_embeds": embeds, "use_cache": False}
-        changed = {self.projector_parameters[name]: w for name, w in (weights or {}).items()}
+        changed = {self.tunable[name]: weight for name, weight in (weights or {}).items()}
         caught: dict[str, Any] = {}
 
         def catch(_: nn.Module, __: tuple[()], called: dict[str, Any]) -> None:
@@ -217,9 +217,17 @@ class VLM:
         meant = {"pictures": ids == self.picture_token, "answers": classes != PROMPT}
         return {name: meant[which].long() for name, which in self.architecture.marks.items()}
 
-    def hidden(self, given: Mapping[str, Any]) -> Tensor:
-        """The last hidden states, [rows, length, width]."""
-        return self.decoder(**given).last_hidden_state
+    def hidden(
+        self, given: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The last hidden states, [rows, length, width]; `weights` as in `given`."""
+        own = f"{self._decoder_path}."
+        changed = {
+            self.tunable[name].removeprefix(own): weight
+            for name, weight in (weights or {}).items()
+            if name in self.gain_parameters
+        }
+        return functional_call(self.decoder, changed, (), dict(given)).last_hidden_state
 
     def loss(
         self,
@@ -231,7 +239,8 @@ class VLM:
 
         `given` stands in for what `given` gives, where a gradient is wanted there.
         """
-        hidden, targets, _ = self.predicting(batch, given or self.given(batch, weights))
+        given = given or self.given(batch, weights)
+        hidden, targets, _ = self.predicting(batch, given, weights)
         losses = [
             functional.cross_entropy(self.logits(rows), wanted, reduction="sum")
             for rows, wanted in zip(
@@ -270,10 +279,13 @@ class VLM:
         return _by_turn(batch, torch.cat(pieces))
 
     def predicting(
-        self, batch: Batch, given: Mapping[str, Any]
+        self,
+        batch: Batch,
+        given: Mapping[str, Any],
+        weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """The last hidden states that predict something, their targets, and where they stand."""
-        hidden = self.hidden(given)
+        hidden = self.hidden(given, weights)
         where = (batch.targets != IGNORED).nonzero(as_tuple=True)
         return hidden[where], batch.targets[where], where
 
@@ -293,27 +305,36 @@ class VLM:
             for name, _ in module.named_parameters()
         }
 
-    def projector_weights(self) -> dict[str, Tensor]:
-        """The projector's weights themselves."""
+    @cached_property
+    def gain_parameters(self) -> dict[str, str]:
+        """The weights of the decoder's norms by name, and each one's place in the model."""
         return {
-            name: self.model.get_parameter(place)
-            for name, place in self.projector_parameters.items()
+            f"gain.{path}.{name}": f"{self._decoder_path}.{path}.{name}"
+            for path, module in self.decoder.named_modules()
+            if type(module).__name__.endswith("Norm")
+            for name, _ in module.named_parameters(recurse=False)
         }
 
-    def projector_state(self) -> dict[str, Tensor]:
-        """A copy of the projector's weights in fp32."""
+    @property
+    def tunable(self) -> dict[str, str]:
+        """Every weight that may be trained, by name, and its place in the model."""
+        return self.projector_parameters | self.gain_parameters
+
+    def weights(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """A copy in fp32 of the tunable weights, or of some of them."""
+        places = self.tunable
         return {
-            name: weight.detach().float().clone()
-            for name, weight in self.projector_weights().items()
+            name: self.model.get_parameter(places[name]).detach().float().clone()
+            for name in (places if names is None else names)
         }
 
     @torch.no_grad()
-    def set_projector(self, state: Mapping[str, Tensor]) -> None:
-        """Replaces the projector's weights, rounded to the model's dtype."""
-        if state:
-            for name, weight in self.projector_weights().items():
-                weight.copy_(state[name])
-            self.projector_changes += 1
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Replaces tunable weights, rounded to the model's dtype."""
+        places = self.tunable
+        for name, weight in weights.items():
+            self.model.get_parameter(places[name]).copy_(weight)
+        self.changes += bool(weights)
 
     @cached_property
     def _paths(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ from slimsearch import api, history, policy
 from slimsearch.candidate import Score
 from slimsearch.errors import ModelError, PolicyError, ResourceError, RunError, SolverError, Stopped
 from slimsearch.objectives.text_loss import TextLoss
-from slimsearch.projector import ProjectorTrainer
+from slimsearch.projector import Trainer
 from slimsearch.settings import Settings
 from slimsearch.solvers.sparsegpt import SparseGPT
 from slimsearch.watch import Watch
@@ -76,7 +76,7 @@ def copy_of(run: Path, folder: Path, kept: int, *, torn: bool = False) -> Path:
 def test_a_search_ends_with_a_policy_a_model_and_a_table(result, chosen):
     assert [row.name for row in result.table] == [
         "dense", "uniform sparsegpt, text only", "uniform sparsegpt", "searched",
-        "searched + projector"]  # fmt: skip
+        "searched + projector + gains"]  # fmt: skip
     assert result.table[0].sparsity == 0
     assert len({tuple(row.figures.items()) for row in result.table}) == 5, "a row was not pruned"
     assert all({"perplexity", "accuracy", "answer_loss"} == set(r.figures) for r in result.table)
@@ -524,13 +524,13 @@ def test_if_all_fail_the_run_stops_and_can_go_on(small, tmp_path, monkeypatch):
 
 
 def test_a_projector_step_that_explodes_does_not_end_the_run(small, tmp_path, monkeypatch):
-    step = ProjectorTrainer.step
+    step = Trainer.step
 
     def exploding(self, *given):
         done = step(self, *given)
         return replace(done, after=float("nan"), kept=False, note="did not help")
 
-    monkeypatch.setattr(ProjectorTrainer, "step", exploding)
+    monkeypatch.setattr(Trainer, "step", exploding)
     found = api.search(replace(small, out=str(tmp_path / "run")))
     assert [done.step.kept for done in found.rounds] == [False, False]
 
@@ -575,7 +575,11 @@ def test_a_matrix_that_cannot_be_solved_costs_only_those_who_prune_it(small, tmp
         name for name, level in found.policy.tables["layer_sparsity"].items() if level
     }
     assert any("'uniform sparsegpt' is left out" in note for note in watch.notes)
-    assert [row.name for row in found.table] == ["dense", "searched", "searched + projector"]
+    assert [row.name for row in found.table] == [
+        "dense",
+        "searched",
+        "searched + projector + gains",
+    ]
 
 
 def test_a_solver_that_fails_says_so(small, tmp_path, monkeypatch):
@@ -596,7 +600,12 @@ def test_a_text_only_model_skips_the_projector_and_says_so(llama, text_file, tmp
     found = api.search(replace(chosen, out=str(tmp_path / "run")), watch)
     assert any("text-only" in note and "projector step is skipped" in note for note in watch.notes)
     assert all(done.step is None and done.projector == 0 for done in found.rounds)
-    assert [row.name for row in found.table] == ["dense", "uniform sparsegpt", "searched"]
+    assert [row.name for row in found.table] == [
+        "dense",
+        "uniform sparsegpt",
+        "searched",
+        "searched + gains",
+    ]
     assert set(found.table[0].figures) == {"perplexity"}
     assert set(found.terms) == {"text_loss", "weight_norm"}
 

@@ -130,7 +130,7 @@ def test_an_exact_store_prunes_again_only_for_other_levels_or_another_projector(
     assert exact.stitch(model, levels | {"blocks.1.up": 0.25}) == 14
     assert exact.stitch(model, levels) == 14
     assert all(torch.equal(weight, first[name]) for name, weight in weights(model).items())
-    model.set_projector({name: 2 * w for name, w in model.projector_state().items()})
+    model.set_weights({name: 2 * w for name, w in model.weights().items()})
     assert exact.stitch(model, levels) == 14
     again = weights(model)
     assert not torch.equal(again["blocks.0.q"], first["blocks.0.q"]), "other pictures, other mask"
@@ -164,7 +164,7 @@ def _scored_exactly(chosen, score, folder) -> dict[str, float]:
     if score.projector:
         with run.reopen(folder) as opened:
             state = opened.load_projector(score.projector)
-        model.set_projector(
+        model.set_weights(
             {k.removeprefix("weight."): v for k, v in state.items() if k.startswith("weight.")}
         )
     table = loop.space.decode(score.genes).tables["layer_sparsity"]

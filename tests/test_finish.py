@@ -118,7 +118,7 @@ def test_polishing_never_makes_held_back_pairs_worse_and_rounds_to_disk(played):
     before = loop.trainer._judged()
     finish.polish(loop, played[1], Watch())
     assert loop.trainer._judged() <= before
-    for weight in vlm.projector_weights().values():
+    for weight in vlm.weights().values():
         assert torch.equal(weight, weight.to(vlm.disk_dtype).float())
 
 

@@ -1,13 +1,15 @@
 """What the dense model says, against probabilities worked out in full."""
 
+from math import log
+
 import pytest
 import tiny
 import torch
 
 from slimsearch import lessons
 from slimsearch.calibration import Pair, Turn
-from slimsearch.conversation import pair_batches
-from slimsearch.projector import ProjectorTrainer
+from slimsearch.conversation import pair_batches, text_batches
+from slimsearch.projector import Trainer
 from slimsearch.vlm import IGNORED
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
@@ -32,6 +34,15 @@ def logs(model, batch) -> torch.Tensor:
     return found.logits.double().log_softmax(-1)
 
 
+def divergence(p, q) -> float:
+    """KL(p || q) of log-probabilities [vocabulary], all but the likeliest tokens as one."""
+    top = p.topk(lessons.TOP).indices.tolist()
+    rest = [token for token in range(len(p)) if token not in top]
+    others = [float(side[rest].exp().sum()) for side in (p, q)]
+    kept = sum(float(p[token].exp() * (p[token] - q[token])) for token in top)
+    return kept + others[0] * log(others[0] / others[1])
+
+
 def damage(model) -> None:
     torch.manual_seed(0)
     for matrix in model.matrices:
@@ -41,12 +52,14 @@ def damage(model) -> None:
 
 def test_the_distance_is_the_divergence_at_every_word_after_the_picture(seen, pairs):
     model = seen[0]
-    dense = [logs(model, batch) for batch in pairs]
-    learnt = lessons.learn(model, pairs)
+    subject = lessons.subject(pairs, model)
+    learnt = [*subject.training, *subject.held]
+    dense = [logs(model, lesson.batch) for lesson in learnt]
     for lesson in learnt:
         assert abs(lessons.distance(model, lesson).item()) < 1e-5
     damage(model)
-    for batch, lesson, before in zip(pairs, learnt, dense, strict=True):
+    for lesson, before in zip(learnt, dense, strict=True):
+        batch = lesson.batch
         after, apart = logs(model, batch), {True: [], False: []}
         for row, ids in enumerate(batch.ids.tolist()):
             last = max(place for place, token in enumerate(ids) if token == tiny.IMAGE)
@@ -54,11 +67,7 @@ def test_the_distance_is_the_divergence_at_every_word_after_the_picture(seen, pa
                 if ids[place + 1] == tiny.PADDING:
                     continue
                 p, q = before[row, place], after[row, place]
-                top = p.topk(lessons.TOP).indices.tolist()
-                rest = [token for token in range(tiny.VOCABULARY) if token not in top]
-                kl = sum(float(p[t].exp() * (p[t] - q[t])) for t in top)
-                others = [float(side[rest].exp().sum()) for side in (p, q)]
-                kl += others[0] * float(torch.tensor(others[0] / others[1]).log())
+                kl = divergence(p, q)
                 apart[int(batch.targets[row, place]) != IGNORED].append(kl)
         wanted = sum(sum(some) / len(some) for some in apart.values())
         assert lessons.distance(model, lesson).item() == pytest.approx(wanted, rel=1e-3)
@@ -66,13 +75,28 @@ def test_the_distance_is_the_divergence_at_every_word_after_the_picture(seen, pa
 
 def test_following_the_dense_model_brings_a_damaged_one_nearer_to_it(seen, pairs):
     model = seen[0]
-    trainer = ProjectorTrainer(model, pairs, 3e-3, model)
-    learnt = trainer._lessons
-    assert [id(lesson.batch) for lesson in learnt] == [id(batch) for batch in trainer._training]
+    subject = lessons.subject(pairs, model)
+    trainer = Trainer(model, dict.fromkeys(model.projector_parameters, 3e-3), [subject])
     damage(model)
-    before = sum(lessons.distance(model, lesson).item() for lesson in learnt)
+    before = sum(lessons.distance(model, lesson).item() for lesson in subject.training)
     for _ in range(4):
-        for lesson in learnt:
-            assert trainer._descend(lesson.batch, lesson, 3e-3)
-    model.set_projector(trainer._detached())
-    assert sum(lessons.distance(model, lesson).item() for lesson in learnt) < 0.9 * before
+        for lesson in subject.training:
+            assert trainer._descend([lesson], 1.0)
+    model.set_weights(trainer._detached())
+    after = sum(lessons.distance(model, lesson).item() for lesson in subject.training)
+    assert after < 0.9 * before
+
+
+def test_every_word_of_a_text_is_learnt_from(seen):
+    model, speech = seen
+    rows = torch.tensor(speech.tokens(tiny.prose(400)))[:320].view(-1, 16)
+    subject = lessons.subject(text_batches(rows, model.device, 64), model)
+    dense = {id(lesson): logs(model, lesson.batch) for lesson in subject.held}
+    assert subject.judged(model) == pytest.approx(0, abs=1e-5)
+    damage(model)
+    apart = []
+    for lesson in subject.held:
+        p, q = dense[id(lesson)][:, :-1].flatten(0, 1), logs(model, lesson.batch)[:, :-1]
+        found = [divergence(*two) for two in zip(p, q.flatten(0, 1), strict=True)]
+        apart.append(sum(found) / len(found))
+    assert subject.judged(model) == pytest.approx(sum(apart) / len(apart), rel=1e-3)

@@ -36,6 +36,7 @@ def test_a_plan_for_text_alone_trains_no_projector(llama, text_file, small):
         replace(small, model=str(llama), pairs="auto", calibration=str(text_file)), Watch()
     )
     assert plan.seconds["projector"] == 0
+    assert plan.seconds["polish"] > 0  # of the gains
     assert plan.model_type == "llama"
 
 

@@ -7,10 +7,10 @@ import pytest
 import tiny
 import torch
 
-from slimsearch import projector
+from slimsearch import lessons, projector
 from slimsearch.calibration import Pair, Turn
-from slimsearch.conversation import pair_batches
-from slimsearch.projector import Course, ProjectorTrainer, _schedule, _systematic
+from slimsearch.conversation import pair_batches, text_batches
+from slimsearch.projector import Course, Trainer, _schedule, _systematic
 from slimsearch.vlm import IGNORED
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
@@ -21,6 +21,15 @@ def pairs(seen):
     model, speech = seen
     some = [Pair(str(n), tiny.picture(n), TURNS) for n in range(10)]
     return pair_batches(model, speech, some, 110)
+
+
+def trainer_of(model, pairs, rate: float) -> Trainer:
+    rates = dict.fromkeys(model.projector_parameters, rate)
+    return Trainer(model, rates, [lessons.subject(pairs)])
+
+
+def batches(some) -> list:
+    return [lesson.batch for lesson in some]
 
 
 def step(trainer, steps: int = 12, seed: int = 0, candidates=None, weights=None):
@@ -34,8 +43,9 @@ def step(trainer, steps: int = 12, seed: int = 0, candidates=None, weights=None)
 
 def test_a_step_lowers_the_loss_on_pairs_it_never_trained_on(seen, pairs):
     model = seen[0]
-    trainer = ProjectorTrainer(model, pairs, 3e-3)
-    held, trained = trainer._held, trainer._training
+    trainer = trainer_of(model, pairs, 3e-3)
+    (subject,) = trainer._subjects
+    held, trained = batches(subject.held), batches(subject.training)
     assert trainer.possible
     rows = [[str(row) for batch in some for row in batch.looks] for some in (held, trained)]
     assert sum(map(len, rows)) == sum(len(batch.ids) for batch in pairs)
@@ -51,7 +61,7 @@ def test_a_step_lowers_the_loss_on_pairs_it_never_trained_on(seen, pairs):
 def test_only_the_projector_changes_and_no_weight_is_left_with_a_gradient(seen, pairs):
     model = seen[0]
     before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
-    assert step(ProjectorTrainer(model, pairs, 3e-3)).kept
+    assert step(trainer_of(model, pairs, 3e-3)).kept
     changed = {k for k, w in model.model.state_dict().items() if not torch.equal(w, before[k])}
     assert changed == set(model.projector_parameters.values())
     assert all(weight.grad is None for weight in model.model.parameters())
@@ -60,25 +70,28 @@ def test_only_the_projector_changes_and_no_weight_is_left_with_a_gradient(seen, 
 
 def test_a_step_that_does_not_help_is_taken_back(seen, pairs):
     model = seen[0]
-    original = model.projector_state()
-    trainer = ProjectorTrainer(model, pairs, 3e-3)
+    original = model.weights()
+    trainer = trainer_of(model, pairs, 3e-3)
     step(trainer, 2)  # so that there are moments to go back to
-    start, first = trainer.state(), [chances(model, batch) for batch in trainer._held]
+    (subject,) = trainer._subjects
+    held = batches(subject.held)
+    start, first = trainer.state(), [chances(model, batch) for batch in held]
     step(trainer, 30)
     # Held-out answers become what the same step makes less likely.
-    worse = [(chances(model, b) - f).argmin(-1) for b, f in zip(trainer._held, first, strict=True)]
-    trainer._held = [
-        replace(b, targets=torch.where(b.targets != IGNORED, w, IGNORED))
-        for b, w in zip(trainer._held, worse, strict=True)
+    worse = [(chances(model, b) - f).argmin(-1) for b, f in zip(held, first, strict=True)]
+    turned = [
+        lessons.Lesson(replace(b, targets=torch.where(b.targets != IGNORED, w, IGNORED)), None)
+        for b, w in zip(held, worse, strict=True)
     ]
+    trainer._subjects = [replace(subject, held=turned)]
     trainer.load(start)
     assert not torch.equal(original["linear_1.weight"], start["weight.linear_1.weight"])
-    before, state = model.projector_state(), trainer.state()
+    before, state = model.weights(), trainer.state()
     done = step(trainer, 30)
     assert not done.kept
     assert done.after >= done.before
     assert done.note
-    after = model.projector_state()
+    after = model.weights()
     assert all(torch.equal(weight, before[key]) for key, weight in after.items())
     again = trainer.state()
     assert set(again) == set(state)
@@ -94,39 +107,40 @@ def chances(model, batch) -> torch.Tensor:
 
 def test_a_huge_learning_rate_never_makes_it_worse(seen, pairs):
     model = seen[0]
-    trainer = ProjectorTrainer(model, pairs, 1.0)
+    trainer = trainer_of(model, pairs, 1.0)
+    held = batches(trainer._subjects[0].held)
     for seed in range(4):
-        before = model.mean_loss(trainer._held)
+        before = model.mean_loss(held)
         done = step(trainer, 10, seed)
-        assert model.mean_loss(trainer._held) == (done.after if done.kept else before)
-        assert model.mean_loss(trainer._held) <= before
+        assert model.mean_loss(held) == (done.after if done.kept else before)
+        assert model.mean_loss(held) <= before
 
 
 def test_a_gradient_that_is_not_finite_is_taken_back(seen, pairs):
     model = seen[0]
-    trainer = ProjectorTrainer(model, pairs, 3e-3)
-    before = model.projector_state()
+    trainer = trainer_of(model, pairs, 3e-3)
+    before = model.weights()
     weight = model.linear("blocks.1.up").weight.data
     kept = weight.clone()
     done = step(trainer, candidates=[lambda: weight.fill_(float("nan"))])
     weight.copy_(kept)
     assert not done.kept
     assert "not finite" in done.note
-    assert all(torch.equal(w, before[key]) for key, w in model.projector_state().items())
+    assert all(torch.equal(w, before[key]) for key, w in model.weights().items())
     assert step(trainer).kept
 
 
 def test_a_state_comes_back_bit_by_bit(seen, pairs):
     """Two ways to the same place: without a break, and through a file's worth of tensors."""
     model = seen[0]
-    original = model.projector_state()
-    unbroken = ProjectorTrainer(model, pairs, 3e-3)
+    original = model.weights()
+    unbroken = trainer_of(model, pairs, 3e-3)
     step(unbroken, seed=1)
     halfway = unbroken.state()
     step(unbroken, seed=2)
     wanted = unbroken.state()
-    model.set_projector(original)
-    resumed = ProjectorTrainer(model, pairs, 3e-3)
+    model.set_weights(original)
+    resumed = trainer_of(model, pairs, 3e-3)
     resumed.load(halfway)
     assert all(torch.equal(w, halfway[key]) for key, w in resumed.state().items())
     step(resumed, seed=2)
@@ -137,7 +151,7 @@ def test_a_state_comes_back_bit_by_bit(seen, pairs):
 
 
 def test_a_state_is_a_copy(seen, pairs):
-    trainer = ProjectorTrainer(seen[0], pairs, 3e-3)
+    trainer = trainer_of(seen[0], pairs, 3e-3)
     state = trainer.state()
     kept = {key: weight.clone() for key, weight in state.items()}
     step(trainer)
@@ -145,7 +159,7 @@ def test_a_state_is_a_copy(seen, pairs):
 
 
 def test_candidates_are_put_on_in_proportion_to_their_weights(seen, pairs):
-    trainer, put, trained = ProjectorTrainer(seen[0], pairs, 1e-3), [], []
+    trainer, put, trained = trainer_of(seen[0], pairs, 1e-3), [], []
     descend = trainer._descend
     trainer._descend = lambda *given: trained.append(put[-1]) or descend(*given)
     candidates = [lambda n=n: put.append(n) for n in range(3)]
@@ -155,10 +169,10 @@ def test_candidates_are_put_on_in_proportion_to_their_weights(seen, pairs):
 
 
 def test_every_batch_is_trained_on_once_before_any_comes_again(seen, pairs):
-    trainer, met = ProjectorTrainer(seen[0], pairs, 1e-3), []
+    trainer, met = trainer_of(seen[0], pairs, 1e-3), []
     descend = trainer._descend
-    trainer._descend = lambda batch, *rest: met.append(id(batch)) or descend(batch, *rest)
-    count = len(trainer._training)
+    trainer._descend = lambda taken, share: met.extend(map(id, taken)) or descend(taken, share)
+    count = len(trainer._subjects[0].training)
     step(trainer, 2 * count)
     assert sorted(met[:count]) == sorted(met[count:])
     assert len(set(met)) == count
@@ -181,7 +195,7 @@ class Losses:
         self.numbers, self.weights, self._model = list(numbers), [], model
 
     def __call__(self, _) -> float:
-        self.weights.append(self._model.projector_state())
+        self.weights.append(self._model.weights())
         return self.numbers[len(self.weights) - 1]
 
 
@@ -190,19 +204,19 @@ class Losses:
     [
         ([3.0, 2.0, 1.0, 0.9, 0.8], 4, 4),  # better all the way
         ([3.0, 2.0, 2.5, 1.0, 1.5], 4, 3),  # the best of all looks
-        ([3.0, 2.0, 2.5, 2.0, 1.0], 3, 1),  # two looks in a row brought nothing: it ends there
+        ([3.0, 2.0, 2.5, 2.0, 1.0], 4, 4),  # it goes on to the end
         ([3.0, 3.0, 3.5], 2, None),  # no better than before is not better
     ],
 )
 def test_it_looks_as_it_goes_and_keeps_the_best(seen, pairs, monkeypatch, losses, looks, kept):
     model = seen[0]
-    trainer = ProjectorTrainer(model, pairs, 1e-3)
+    trainer = trainer_of(model, pairs, 1e-3)
     seer = Losses(model, losses)
     monkeypatch.setattr(model, "mean_loss", seer)
     done = step(trainer, 3 * projector.LOOK + 2)
     assert len(seer.weights) == 1 + looks
     assert done.kept == (kept is not None)
-    now, wanted = model.projector_state(), seer.weights[kept or 0]
+    now, wanted = model.weights(), seer.weights[kept or 0]
     assert all(torch.equal(now[key], weight) for key, weight in wanted.items())
     if done.kept:
         assert (done.before, done.after) == (3.0, losses[kept])
@@ -211,10 +225,10 @@ def test_it_looks_as_it_goes_and_keeps_the_best(seen, pairs, monkeypatch, losses
 def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
     """AdamW's first step moves each weight by the rate against its gradient's sign."""
     model, rate = seen[0], 1e-3
-    trainer = ProjectorTrainer(model, pairs, rate)
-    before = {k: w.clone().requires_grad_() for k, w in model.projector_state().items()}
-    trainer._training = trainer._training[:1]
-    batch = trainer._training[0]
+    trainer = trainer_of(model, pairs, rate)
+    before = {k: w.requires_grad_() for k, w in model.weights(model.projector_parameters).items()}
+    lesson = trainer._subjects[0].training[0]
+    batch = lesson.batch
     embeds = model.given(batch, before)["inputs_embeds"]
     labels = torch.full_like(batch.ids, -100)
     labels[:, 1:] = batch.targets[:, :-1]
@@ -223,7 +237,7 @@ def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
     )
     loss.backward()
-    trainer._descend(batch, None, rate)
+    assert trainer._descend([lesson], 1.0)
     for key, weight in trainer.state().items():
         if key.startswith("weight."):
             old = before[key.removeprefix("weight.")]
@@ -232,10 +246,10 @@ def test_the_first_gradient_step_is_adamw_on_the_answers_mean_loss(seen, pairs):
 
 
 def test_without_pairs_to_judge_by_no_step_is_possible(seen, pairs, load, llama):
-    assert not ProjectorTrainer(seen[0], [], 1e-3).possible
+    assert not trainer_of(seen[0], [], 1e-3).possible
     rows = [row for batch in pairs for row in batch.split(1)]
-    assert not ProjectorTrainer(seen[0], rows[:1], 1e-3).possible
-    assert ProjectorTrainer(seen[0], rows[:2], 1e-3).possible  # one to train on, one to judge by
+    assert not trainer_of(seen[0], rows[:1], 1e-3).possible
+    assert trainer_of(seen[0], rows[:2], 1e-3).possible  # one to train on, one to judge by
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 100])
@@ -250,14 +264,14 @@ def test_systematic_draws_are_as_even_as_they_can_be(count):
 
 def test_memory_that_runs_out_takes_the_step_back(seen, pairs, monkeypatch):
     model = seen[0]
-    trainer = ProjectorTrainer(model, pairs, 3e-3)
+    trainer = trainer_of(model, pairs, 3e-3)
     step(trainer, 2)
     before, calls = trainer.state(), []
     loss = model.loss
 
     def full(*given):
         calls.append(1)
-        if len(calls) > len(trainer._held) + 3:
+        if len(calls) > len(trainer._subjects[0].held) + 3:
             raise torch.OutOfMemoryError("no room")
         return loss(*given)
 
@@ -270,3 +284,26 @@ def test_memory_that_runs_out_takes_the_step_back(seen, pairs, monkeypatch):
     monkeypatch.setattr(model, "loss", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         step(trainer)
+
+
+def test_gains_are_trained_on_texts_and_pairs_and_nothing_else_changes(seen, pairs):
+    model, speech = seen
+    rows = torch.tensor(speech.tokens(tiny.prose(400)))[:320].view(-1, 16)
+    subjects = [lessons.subject(pairs), lessons.subject(text_batches(rows, model.device, 64))]
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    worse = [subject.judged(model) for subject in subjects]
+    assert step(Trainer(model, dict.fromkeys(model.gain_parameters, 1e-2), subjects), 40).kept
+    assert sum(subject.judged(model) for subject in subjects) < sum(worse)
+    changed = {k for k, w in model.model.state_dict().items() if not torch.equal(w, before[k])}
+    assert changed == set(model.gain_parameters.values())
+    norms = {k for k in before if "language_model" in k and "norm" in k}
+    assert changed == norms
+
+
+def test_gains_in_training_stand_in_for_the_models_own(seen, pairs):
+    model = seen[0]
+    weights = {name: 1.5 * weight for name, weight in model.weights().items()}
+    wanted = model.loss(pairs[0], weights)
+    assert wanted != model.loss(pairs[0])
+    model.set_weights(weights)
+    assert torch.equal(wanted, model.loss(pairs[0]))

@@ -49,9 +49,9 @@ def test_it_follows_the_dense_model_where_that_is_known(pruned, llava, pairs_fil
     batches = conversation.pair_batches(
         model, speech, calibration.gather_pairs_only(given).held, 1000
     )
-    learnt = lessons.learn(load(llava), batches)  # of pictures that were not trained on
+    unseen = lessons.subject(batches, load(llava)).training
     far, near = (
-        sum(lessons.distance(load(folder), lesson).item() for lesson in learnt)
+        sum(lessons.distance(load(folder), lesson).item() for lesson in unseen)
         for folder in (pruned, done.folder)
     )
     assert near < far

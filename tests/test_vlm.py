@@ -97,7 +97,9 @@ def test_a_replaced_projector_is_used(seen):
     model, speech = seen
     (batch,) = pair_batches(model, speech, some_pairs(1), 1000)
     places = batch.ids == tiny.IMAGE
-    weights = {name: torch.zeros_like(w) for name, w in model.projector_weights().items()}
+    weights = {
+        name: torch.zeros_like(w) for name, w in model.weights(model.projector_parameters).items()
+    }
     weights["linear_2.bias"] += 1
     embeds = model.given(batch, weights)["inputs_embeds"]
     assert bool((embeds[places] == 1).all())
@@ -184,14 +186,14 @@ def test_batches_stay_within_their_tokens(seen):
         assert sum(len(batch.ids) for batch in packed) == 5
 
 
-def test_the_projector_goes_out_and_in(seen):
+def test_tunable_weights_go_out_and_in(seen):
     model, _ = seen
-    before = model.projector_state()
+    before = model.weights()
     assert {weight.dtype for weight in before.values()} == {torch.float32}
     before_copy = {key: weight.clone() for key, weight in before.items()}
-    model.set_projector({key: weight + 1 for key, weight in before.items()})
+    model.set_weights({key: weight + 1 for key, weight in before.items()})
     assert all(torch.equal(before[key], weight) for key, weight in before_copy.items())
-    after = model.projector_state()
+    after = model.weights()
     assert all(torch.allclose(after[key], weight + 1) for key, weight in before.items())
 
 
@@ -245,7 +247,8 @@ def test_speech_of_a_text_model_has_no_processor(load, llama):
     speech = conversation.load(model.checkpoint)
     assert speech.processor is None
     assert not model.sees
-    assert model.projector_state() == {}
+    assert not model.projector_parameters
+    assert set(model.tunable) == set(model.gain_parameters)
     assert speech.tokens("red")[0] == tiny.BEGIN
 
 

@@ -20,13 +20,10 @@ class HuggingFace(Exporter):
 
 
 def _changed(vlm: VLM) -> dict[str, Tensor]:
-    """Prunable matrices and the projector's weights, where they are not what the disk holds."""
-    weights = {
-        vlm.disk_name(vlm.matrix_parameter(matrix.name)): vlm.linear(matrix.name).weight
-        for matrix in vlm.matrices
-    }
-    for name, weight in vlm.projector_weights().items():
-        weights[vlm.disk_name(vlm.projector_parameters[name])] = weight
+    """Prunable matrices and tunable weights, where they are not what the disk holds."""
+    places = [vlm.matrix_parameter(matrix.name) for matrix in vlm.matrices]
+    places += vlm.tunable.values()
+    weights = {vlm.disk_name(place): vlm.model.get_parameter(place) for place in places}
     return {
         key: weights[key]
         for key, stored in vlm.checkpoint.read(weights)

@@ -96,9 +96,8 @@ def test_our_names_and_the_keys_on_disk_mean_the_same_numbers(model, name, shape
     assert len(set(keys)) == len(keys)
     for matrix, key in zip(model.matrices, keys, strict=True):
         assert torch.equal(disk[key].float(), model.linear(matrix.name).weight)
-    for name, weight in model.projector_weights().items():
-        parameter = model.projector_parameters[name]
-        assert torch.equal(disk[model.disk_name(parameter)].float(), weight)
+    for name, weight in model.weights().items():
+        assert torch.equal(disk[model.disk_name(model.tunable[name])].float(), weight)
     assert model.disk_dtype == shape.get("dtype", torch.float32)
 
 

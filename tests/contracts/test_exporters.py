@@ -87,7 +87,8 @@ def test_an_untouched_model_comes_out_byte_for_byte(load, source, tmp_path):
 def test_what_changed_is_changed_and_nothing_else(load, source, tmp_path):
     model = load(source)
     model.linear("blocks.1.up").weight.data[::2] = 0
-    model.projector_weights()["linear_1.bias"].data.fill_(0.5)
+    bias, gain = "linear_1.bias", "gain.layers.1.input_layernorm.weight"
+    model.set_weights({name: model.weights()[name].fill_(0.5) for name in (bias, gain)})
     written(model, tmp_path / "out")
     before, after = tensors(source), tensors(tmp_path / "out")
     changed = {
@@ -97,7 +98,7 @@ def test_what_changed_is_changed_and_nothing_else(load, source, tmp_path):
         if not same_bytes(weight, after[name][key])
     }
     assert {key.split(".layers.")[-1].split("projector.")[-1] for key in changed} == {
-        "1.mlp.up_proj.weight", "linear_1.bias"}  # fmt: skip
+        "1.mlp.up_proj.weight", "1.input_layernorm.weight", "linear_1.bias"}  # fmt: skip
     (up,) = [w for shard in after.values() for key, w in shard.items() if key in changed
              and "up_proj" in key]  # fmt: skip
     assert torch.equal(up == 0, model.linear("blocks.1.up").weight == 0)

@@ -105,10 +105,11 @@ def test_needs_pairs_is_the_truth(demo, name):
     model, calibrated = demo
     term = make(name)
     term.prepare(model, calibrated)
-    before, state = term.measure(model, calibrated), model.projector_state()
-    model.set_projector({key: weight * 0.5 for key, weight in state.items()})
+    before = term.measure(model, calibrated)
+    state = model.weights(model.projector_parameters)
+    model.set_weights({key: weight * 0.5 for key, weight in state.items()})
     after = term.measure(model, calibrated)
-    model.set_projector(state)
+    model.set_weights(state)
     assert (before != after) == term.needs_pairs
     assert term.measure(model, calibrated) == before
 
