@@ -119,9 +119,10 @@ def test_every_weight_of_the_projector_is_reached(family, opened):
     model, speech = opened
     pair = pairs()[1]
     (batch,) = pair_batches(model, speech, [pair], 10_000)
-    weights = {k: w.clone().requires_grad_() for k, w in model.projector_weights().items()}
+    places = model.projector_parameters
+    weights = {name: weight.requires_grad_() for name, weight in model.weights(places).items()}
     model.loss(batch, weights).backward()
-    own = model.projector_weights()
+    own = {name: model.model.get_parameter(place) for name, place in places.items()}
     for weight in own.values():
         weight.requires_grad_()
     inputs = by_transformers(model, speech, pair)
