@@ -19,9 +19,9 @@ from slimsearch.exact import ExactStore
 from slimsearch.inputs import Given
 from slimsearch.level_store import LevelStore
 from slimsearch.loop import Loop
-from slimsearch.projector import Trainer
 from slimsearch.settings import Settings, as_dict, polish_of, strategy_of
 from slimsearch.space import Space
+from slimsearch.training import Trainer
 from slimsearch.version import __version__
 from slimsearch.vlm import VLM, Batch, Calibrated
 from slimsearch.watch import Watch

@@ -19,9 +19,9 @@ from slimsearch.exact import prune_exactly
 from slimsearch.level_store import Packed
 from slimsearch.loop import Loop, Position, note_raised, score_all
 from slimsearch.policy import Policy
-from slimsearch.projector import Course, Trainer
 from slimsearch.run import Run
 from slimsearch.settings import Settings, polish_of
+from slimsearch.training import Course, Trainer
 from slimsearch.vlm import VLM, Calibrated
 from slimsearch.watch import Watch
 

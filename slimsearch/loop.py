@@ -25,10 +25,10 @@ from slimsearch.errors import ResourceError, RunError
 from slimsearch.evaluate import Evaluator
 from slimsearch.history import raised_sentence
 from slimsearch.lessons import Subject
-from slimsearch.projector import Course, Trainer
 from slimsearch.run import Run
 from slimsearch.settings import Settings
 from slimsearch.space import Space
+from slimsearch.training import Course, Trainer
 from slimsearch.vlm import Batch
 from slimsearch.watch import Watch
 

@@ -12,8 +12,8 @@ from time import perf_counter
 from slimsearch import assembly, finish, footprint, inputs, level_store, race
 from slimsearch.allocation import SPARSITY
 from slimsearch.assembly import Bench
-from slimsearch.projector import Course, Trainer
 from slimsearch.settings import Settings
+from slimsearch.training import Course, Trainer
 from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
 

@@ -27,8 +27,8 @@ from slimsearch.candidate import ProjectorStep
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import CalibrationError, ModelError, RunError
 from slimsearch.finish import Row, round_weights
-from slimsearch.projector import Course, Trainer
 from slimsearch.settings import Settings
+from slimsearch.training import Course, Trainer
 from slimsearch.vlm import VLM, Calibrated
 from slimsearch.watch import Watch
 

@@ -21,9 +21,9 @@ from slimsearch import api, history, policy
 from slimsearch.candidate import Score
 from slimsearch.errors import ModelError, PolicyError, ResourceError, RunError, SolverError, Stopped
 from slimsearch.objectives.text_loss import TextLoss
-from slimsearch.projector import Trainer
 from slimsearch.settings import Settings
 from slimsearch.solvers.sparsegpt import SparseGPT
+from slimsearch.training import Trainer
 from slimsearch.watch import Watch
 
 UNFINISHED = 4  # lines of a journal: start, scope, the dense row, the level store

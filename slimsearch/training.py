@@ -1,4 +1,4 @@
-"""The projector step: AdamW on sum_m c_m L_m(W_p) over the pairs.
+"""Training steps: AdamW on sum_m c_m L_m(W), of the projector over pairs, and of the last polish.
 
 Each gradient step takes one candidate, drawn evenly in proportion to the weights c_m, and one
 lesson of every subject: an unbiased and cheap estimate of the whole sum. The rate warms up, then

@@ -7,10 +7,10 @@ import pytest
 import tiny
 import torch
 
-from slimsearch import lessons, projector
+from slimsearch import lessons, training
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches, text_batches
-from slimsearch.projector import Course, Trainer, _schedule, _systematic
+from slimsearch.training import Course, Trainer, _schedule, _systematic
 from slimsearch.vlm import IGNORED
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
@@ -213,7 +213,7 @@ def test_it_looks_as_it_goes_and_keeps_the_best(seen, pairs, monkeypatch, losses
     trainer = trainer_of(model, pairs, 1e-3)
     seer = Losses(model, losses)
     monkeypatch.setattr(model, "mean_loss", seer)
-    done = step(trainer, 3 * projector.LOOK + 2)
+    done = step(trainer, 3 * training.LOOK + 2)
     assert len(seer.weights) == 1 + looks
     assert done.kept == (kept is not None)
     now, wanted = model.weights(), seer.weights[kept or 0]
