@@ -145,7 +145,7 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     evaluator = Evaluator(model, store, calibrated, families, terms, weights)
     pairs, texts = _subjects(settings, model, calibrated)
     rates = dict.fromkeys(model.projector_parameters, settings.projector_rate)
-    trainer = Trainer(model, rates, [pairs])
+    trains = bool(rates and pairs.possible and settings.projector_steps)
     return Loop(
         settings=settings,
         space=found,
@@ -156,7 +156,7 @@ def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
         solver=solver,
         strategy=strategy(found.budget, settings.candidates, settings.survivors, settings.seed),
         executor=executor,
-        trainer=trainer if settings.projector_steps and trainer.possible else None,
+        trainer=Trainer(model, rates, [pairs]) if trains else None,
         pairs=pairs,
         texts=texts,
         shares=(1.0,) if settings.exact or strategy.weighs_terms else race.rungs(settings.racing),

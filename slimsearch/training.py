@@ -60,11 +60,6 @@ class Trainer:
             weight_decay=0.0,
         )
 
-    @property
-    def possible(self) -> bool:
-        """Whether there is something to train, to train on and to judge by."""
-        return bool(self._weights and self._subjects)
-
     def step(self, course: Course) -> ProjectorStep:
         """Trains in place."""
         start = self.state()

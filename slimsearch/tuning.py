@@ -76,7 +76,7 @@ def tune(
     learnt = lessons.subject(used, follows)
     rates = dict.fromkeys(vlm.projector_parameters, chosen.projector_rate)
     trainer = Trainer(vlm, rates, [learnt])
-    if not trainer.possible:
+    if not learnt.possible:
         raise CalibrationError(
             f"{len(pairs.used)} image-text pairs are too few to train a projector and to hold some "
             f"back for judging it. Give more with --pairs or --pair-count."

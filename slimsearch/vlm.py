@@ -1,16 +1,13 @@
 """A vision-language model in memory: its parts, its prunable matrices, its losses.
 
 Text and pairs reach the decoder as a Batch. Pictures are kept as the vision tower saw them, so that
-a batch can be shown again whenever the projector has moved. Sequences are padded on the right and
-no text is attended to before it was read: padding is never seen, and needs no mask.
+a batch can be shown again whenever the projector has moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 from typing import Any, Protocol
 
 import torch
@@ -19,14 +16,22 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from slimsearch import card, keys
+from slimsearch.batch import (  # noqa: F401
+    IGNORED,
+    PADDING,
+    PROMPT,
+    TEXT,
+    Batch,
+    Calibrated,
+    batches_of,
+    by_turn,
+)  # fmt: skip
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError
 from slimsearch.policy import Matrix
-from slimsearch.sight import Look, Sight
+from slimsearch.sight import Sight
 
-IGNORED = -100  # a position whose next token is not predicted
-PADDING, PROMPT, TEXT = 0, 1, 2  # token classes: P (pictures, questions), T (text, answers)
 LOGIT_ROWS = 1024  # positions whose logits are held at once
 Stages = Sequence[Mapping[str, str]]  # as contracts.Architecture has them
 
@@ -39,61 +44,6 @@ class Blocks(Protocol):
     def __getitem__(self, index: int, /) -> nn.Module: ...
 
     def __iter__(self) -> Iterator[nn.Module]: ...
-
-
-@dataclass(frozen=True)
-class Batch:
-    """`rows` sequences of equal padded length."""
-
-    ids: Tensor  # [rows, length]
-    targets: Tensor  # [rows, length], the token that follows, or IGNORED
-    classes: Tensor  # [rows, length], PADDING, PROMPT or TEXT
-    turns: Tensor  # [rows, length], which answer a target belongs to, -1 for none
-    looks: tuple[Look, ...] | None = None  # the picture of each row
-    source: str = "text"  # the calibration set that it comes from
-    origins: tuple[str, ...] = ()  # of pairs: which one each row holds
-
-    @property
-    def tokens(self) -> int:
-        return int((self.classes != PADDING).sum())
-
-    def rows(self, start: int, stop: int) -> Batch:
-        """Some of its rows."""
-        some = slice(start, stop)
-        looks = None if self.looks is None else self.looks[some]
-        return Batch(
-            self.ids[some], self.targets[some], self.classes[some], self.turns[some], looks,
-            self.source, self.origins[some],
-        )  # fmt: skip
-
-    def split(self, rows: int) -> list[Batch]:
-        """The same rows in batches of at most so many."""
-        return [self.rows(start, start + rows) for start in range(0, len(self.ids), rows)]
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """What the model is measured on: text segments and image-text pairs, as batches."""
-
-    texts: tuple[Batch, ...]
-    pairs: tuple[Batch, ...]
-    also: tuple[Batch, ...] = ()  # feeds the Hessians and nothing else
-
-    @property
-    def all(self) -> tuple[Batch, ...]:
-        return self.texts + self.pairs + self.also
-
-    def split(self, rows: int) -> Calibrated:
-        """The same in batches of at most so many rows."""
-        texts, pairs = (
-            tuple(part for batch in some for part in batch.split(rows))
-            for some in (self.texts, self.pairs)
-        )
-        return Calibrated(texts, pairs)
-
-    def part(self, share: float) -> Calibrated:
-        """About this share of the texts and of the pairs: always the same rows."""
-        return Calibrated(_part(self.texts, share), _part(self.pairs, share))
 
 
 class VLM:
@@ -222,11 +172,8 @@ class VLM:
     ) -> Tensor:
         """The last hidden states, [rows, length, width]; `weights` as in `given`."""
         own = f"{self._decoder_path}."
-        changed = {
-            self.tunable[name].removeprefix(own): weight
-            for name, weight in (weights or {}).items()
-            if name in self.gain_parameters
-        }
+        gains = (name for name in weights or {} if name in self.gain_parameters)
+        changed = {self.tunable[name].removeprefix(own): (weights or {})[name] for name in gains}
         return functional_call(self.decoder, changed, (), dict(given)).last_hidden_state
 
     def loss(
@@ -265,7 +212,7 @@ class VLM:
         Greedy decoding reproduces an answer exactly when every one of its tokens is the most
         likely one after those before it, so one pass over the whole conversation decides.
         """
-        wanted = _by_turn(batch, batch.targets[batch.targets != IGNORED])
+        wanted = by_turn(batch, batch.targets[batch.targets != IGNORED])
         return [
             [said == row[turn] for turn, said in turns.items()]
             for turns, row in zip(self.says(batch), wanted, strict=True)
@@ -276,7 +223,7 @@ class VLM:
         """For each row, by turn, the likeliest token at every place of the answer."""
         hidden, _, _ = self.predicting(batch, self.given(batch))
         pieces = [self.logits(rows).argmax(-1) for rows in hidden.split(LOGIT_ROWS)]
-        return _by_turn(batch, torch.cat(pieces))
+        return by_turn(batch, torch.cat(pieces))
 
     def predicting(
         self,
@@ -351,60 +298,3 @@ class VLM:
 
 class _Reached(Exception):
     """The decoder was called; what it was called with is all that is wanted."""
-
-
-def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Batch]:
-    """Packs single-row batches of like length together, each within `most_tokens`."""
-    waiting: list[Batch] = []
-    for row in sorted(rows, key=lambda row: row.ids.shape[1]):
-        if waiting and (len(waiting) + 1) * row.ids.shape[1] > most_tokens:
-            yield _stack(waiting, padding)
-            waiting = []
-        waiting.append(row)
-    if waiting:
-        yield _stack(waiting, padding)
-
-
-def _by_turn(batch: Batch, tokens: Tensor) -> list[dict[int, list[int]]]:
-    """Tokens, one for each target of a batch, by row and turn."""
-    found: list[dict[int, list[int]]] = [{} for _ in range(len(batch.ids))]
-    where = (batch.targets != IGNORED).nonzero(as_tuple=True)
-    turns = batch.turns[where].tolist()
-    for row, turn, token in zip(where[0].tolist(), turns, tokens.tolist(), strict=True):
-        found[row].setdefault(turn, []).append(token)
-    return found
-
-
-def _part(batches: tuple[Batch, ...], share: float) -> tuple[Batch, ...]:
-    """A share of the rows, out of as few batches as hold them, spread over all."""
-    if share >= 1 or not batches:
-        return batches
-    wanted = ceil(share * sum(len(batch.ids) for batch in batches))
-    count = ceil(share * len(batches))
-    chosen: list[Batch] = []
-    for index in range(count):
-        left = wanted - sum(len(batch.ids) for batch in chosen)
-        if left > 0:
-            chosen.append(batches[(2 * index + 1) * len(batches) // (2 * count)].rows(0, left))
-    return tuple(chosen)
-
-
-def _stack(rows: list[Batch], padding: int) -> Batch:
-    length = max(row.ids.shape[1] for row in rows)
-
-    def pad(name: str, value: int) -> Tensor:
-        parts = [getattr(row, name) for row in rows]
-        return torch.cat(
-            [functional.pad(part, (0, length - part.shape[1]), value=value) for part in parts]
-        )
-
-    looks = tuple(look for row in rows for look in row.looks or ())
-    return Batch(
-        ids=pad("ids", padding),
-        targets=pad("targets", IGNORED),
-        classes=pad("classes", PADDING),
-        turns=pad("turns", -1),
-        looks=looks or None,
-        source=rows[0].source,
-        origins=tuple(origin for row in rows for origin in row.origins),
-    )

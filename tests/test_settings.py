@@ -21,6 +21,7 @@ CHOICES = {
     "latency_engine": st.sampled_from(["deepsparse", "deepsparse-int8"]),
     "latency_phase": st.sampled_from(["prefill", "decode"]),
     "projector_lessons": st.sampled_from(["dense", "answers"]),
+    "polish": st.sampled_from(["auto", "none", "projector", "all"]),
     "store_in": st.sampled_from(["auto", "gpu", "memory", "disk"]),
     "tokens": st.sampled_from(["text", "prompt", "both"]),
     "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
@@ -93,7 +94,7 @@ def test_files_that_cannot_be_read(tmp_path):
      ("eta", float("nan")), ("eta", float("inf")), ("damping", -1.0), ("neighbours", -1),
      ("projector_steps", -1), ("projector_rate", 2.0), ("projector_rate", float("nan")),
      ("batch_tokens", 0), ("seed", -1), ("tokens", "all"), ("projector_lessons", "none"),
-     ("dtype", "float64")],
+     ("polish", "much"), ("dtype", "float64")],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused(key, value):
     with pytest.raises(SettingsError, match=key):
