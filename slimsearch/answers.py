@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from slimsearch import official
 from slimsearch.contracts import Question, Task
 from slimsearch.errors import TaskError
-from slimsearch.tasks import _files
 
 NAMES = ("question_id", "questionId", "id", "image")
 SAID = ("text", "answer", "prediction", "pred", "response")
@@ -22,7 +22,7 @@ def read(file: Path, task: Task, questions: Sequence[Question]) -> dict[str, str
     `results`, as ScienceQA's.
     """
     said: dict[str, Any] = {}
-    for name, answer in _entries(_files.read(file), file):
+    for name, answer in _entries(official.read(file), file):
         number, key = 1, name
         while key in said:  # such as two questions about one of MME's pictures
             number += 1
@@ -52,7 +52,7 @@ def _entries(found: Any, file: Path) -> Iterator[tuple[str, Any]]:
                 raise TaskError(f"{file}: {name} must have a text or a number, found {answer!r}.")
             yield name, answer
         return
-    for number, entry in enumerate(_files.objects(found, file), 1):
+    for number, entry in enumerate(official.objects(found, file), 1):
         name = next((entry[key] for key in NAMES if key in entry), None)
         said = next((entry[key] for key in SAID if key in entry), None)
         if name is None or not isinstance(said, str | int):

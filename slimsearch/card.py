@@ -12,7 +12,7 @@ from typing import Any
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 HELD_OUT = {"perplexity": "perplexity", "accuracy": "exact match", "answer_loss": "answer loss"}
-LONGEST_POLICY = 64  # rows; beyond it the zeros by layer tell more
+LONGEST_POLICY = 48  # rows; beyond them the zeros by layer tell more
 SETTINGS = ("objective", "strategy", "segments", "segment_length", "pair_count", "seed")
 
 SEEING = """\

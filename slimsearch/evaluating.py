@@ -8,6 +8,7 @@ from typing import Any
 
 from slimsearch import artefact, examining, files, marking, results, settings, sitting
 from slimsearch.errors import SettingsError
+from slimsearch.examining import Subject
 from slimsearch.sitting import Exam, Sat
 from slimsearch.watch import Watch
 
@@ -19,11 +20,13 @@ def evaluate(exam: Exam, watch: Watch | None = None) -> dict[str, Any]:
         raise SettingsError("Give a model, run or export to ask, or --answers FILE: one of both.")
     if exam.judge is not None:
         exam.judge.check()
-    home = _home(exam)
     if exam.given:
+        home = Path(exam.out or results.FOLDER)
         first = sitting.given(exam, Path(exam.given), watch)
     else:
-        first = sitting.asked(exam, examining.subject(exam.source), home, watch)
+        subject = examining.subject(exam.source)
+        home = _home(exam, subject)
+        first = sitting.asked(exam, subject, home, watch)
     result = _result(exam, first)
     if exam.against:
         second = _against(exam, home, watch)
@@ -91,15 +94,12 @@ def _keep(sat: Sat, result: dict[str, Any]) -> None:
     results.write_lines(sat.file.with_suffix(".jsonl"), lines)
 
 
-def _home(exam: Exam) -> Path:
-    """Where the results of the model stand: with the run or export that it is of."""
-    if exam.given:
-        return Path(exam.out or results.FOLDER)
-    subject = examining.subject(exam.source)
+def _home(exam: Exam, subject: Subject) -> Path:
+    """Where the results of a model stand: with the run or export that it is of."""
     if exam.out:
         return Path(exam.out) / subject.name
     if subject.name == results.CHAMPION:
-        return Path(exam.source) / results.FOLDER / subject.name
+        return subject.folder.parent / results.FOLDER / subject.name
     if subject.found.record and Path(exam.source).is_dir():
         return subject.folder / results.FOLDER
     return Path(results.FOLDER) / subject.name

@@ -69,12 +69,12 @@ class Engine:
 
 def subject(source: str) -> Subject:
     """A finished run's champion, an export, a model folder, a hub id or 'demo'."""
-    folder = artefact.champion(Path(source))
-    name = results.CHAMPION
-    if folder is None:
-        place = Path(source).expanduser()
-        folder = place if place.is_dir() else checkpoint.find(source).folder
-        name = place.resolve().name if place.is_dir() else source.replace("/", "--")
+    place = Path(source).expanduser()
+    run = place.parent if place.name == "model" else place  # RUN/model is the champion, too
+    if (champion := artefact.champion(run)) is not None:
+        return Subject(results.CHAMPION, source, champion, artefact.find(champion))
+    folder = place if place.is_dir() else checkpoint.find(source).folder
+    name = place.resolve().name if place.is_dir() else source.replace("/", "--")
     return Subject(name, source, folder, artefact.find(folder))
 
 

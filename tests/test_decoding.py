@@ -8,7 +8,7 @@ import torch
 from slimsearch import conversation
 from slimsearch.calibration import Turn
 from slimsearch.contracts import Session
-from slimsearch.decoding import Prompt, Reading, greedy
+from slimsearch.decoding import Prompt, Reading, greedy, log_likelihoods
 from slimsearch.errors import InputError
 from slimsearch.resident import Resident
 
@@ -128,3 +128,29 @@ def test_tokens_are_heard_as_they_are_said():
     greedy(Counting(), [Prompt([7, 8, 9]), Prompt([6])], frozenset([4]), 9,
            lambda row, token: heard.append((row, token)))  # fmt: skip
     assert heard == [(0, 3), (1, 1), (0, 4), (1, 2), (1, 3), (1, 4)]
+
+
+class OneByOne(Resident):
+    """An engine that gives the last token's logits only."""
+
+    step_all = Session.step_all
+
+
+def test_likelihoods_are_those_of_transformers_at_once_and_one_by_one(load, llama):
+    model = load(llama)
+    ids = torch.randint(5, tiny.VOCABULARY, (12,), generator=torch.Generator().manual_seed(1))
+    slow = model.model(input_ids=ids[None]).logits[0].log_softmax(-1)
+    for first in (1, 5, 11):
+        wanted = [slow[n - 1, ids[n]].item() for n in range(first, 12)]
+        best = all(slow[n - 1].argmax() == ids[n] for n in range(first, 12))
+        for session in (Resident(model), OneByOne(model)):
+            found, greedy_ = log_likelihoods(session, Prompt(ids.tolist()), first)
+            assert found == pytest.approx(wanted, abs=1e-4)
+            assert greedy_ == best
+
+
+def test_a_likely_text_is_the_greedy_one(load, llama):
+    session = Resident(load(llama))
+    (said,) = greedy(session, [Prompt([6, 7, 8])], NEVER, 5)
+    _, best = log_likelihoods(session, Prompt([6, 7, 8, *said]), 3)
+    assert best

@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from slimsearch import checkpoint, examining, generating, results
+from slimsearch import checkpoint, examining, generating, history, results
+from slimsearch.api import search
 from slimsearch.errors import RunError, SettingsError, TaskError
 from slimsearch.evaluating import evaluate
 from slimsearch.examining import Engine
@@ -155,6 +156,19 @@ def test_an_export_keeps_its_results_and_shows_them_on_its_card(data, damaged, t
     assert entry.metric_value == round(found["figures"]["accuracy"]["value"], 4)
     before = evaluate(Exam("vqa", str(data / "vqav2"), str(folder), choices=PLAIN))
     assert before["figures"] == found["figures"]
+
+
+def test_a_run_keeps_its_champions_results_and_stays_whole(data, small, tmp_path):
+    """RUN and RUN/model are the same champion, whose folder is left as it was."""
+    run = tmp_path / "run"
+    search(replace(small, rounds=1, candidates=2, finalists=0, final_steps=1, out=str(run),
+                   skip_baselines=True))  # fmt: skip
+    said = evaluate(Exam("pairs", str(data / "pairs" / "pairs.json"), str(run), against="dense"))
+    again = evaluate(Exam("pairs", str(data / "pairs" / "pairs.json"), str(run / "model")))
+    assert again["figures"] == said["figures"]
+    assert {one["model"]["name"] for one in results.all_in(run)} == {"champion", "dense"}
+    assert said["against"][0]["model"]["base"] == small.model
+    history.read(run).check_written("model/")
 
 
 def test_perplexity_is_that_of_transformers(data, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 from slimsearch.errors import CalibrationError
 
+AGAIN = "Delete it and fetch it again."
 PATIENCE = 10  # seconds to wait for the hub's first answer
 _BUILDERS = {
     ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".json.gz": "json",
@@ -65,13 +66,14 @@ def read_column(file: Path, column: str, join: str, limit: int) -> tuple[str, bo
 
 def load_rows(dataset: str, config: str, split: str) -> Iterator[dict[str, Any]]:
     """A data set of the hub, row by row, pictures opened."""
-    yield from _loaded(f"{dataset} on the hub", dataset, config, split=split, streaming=True)
+    advice = "Check the network, or give a folder of its official files with --data."
+    yield from _loaded(dataset, advice, dataset, config, split=split, streaming=True)
 
 
 def read_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """The same from parquet files."""
     names = [str(file) for file in files]
-    yield from _loaded(names[0], "parquet", data_files=names, split="train", streaming=True)
+    yield from _loaded(names[0], AGAIN, "parquet", data_files=names, split="train", streaming=True)
 
 
 def _rows(file: Path) -> Any:
@@ -80,10 +82,10 @@ def _rows(file: Path) -> Any:
         raise CalibrationError(
             f"{file} is of no known kind. A recipe's hub files end in {', '.join(_BUILDERS)}."
         )
-    return _loaded(str(file), builder, data_files=[str(file)], split="train", streaming=True)
+    return _loaded(str(file), AGAIN, builder, data_files=[str(file)], split="train", streaming=True)
 
 
-def _loaded(place: str, *what: str, **how: Any) -> Any:
+def _loaded(place: str, advice: str, *what: str, **how: Any) -> Any:
     try:
         import datasets
     except ImportError:
@@ -95,8 +97,7 @@ def _loaded(place: str, *what: str, **how: Any) -> Any:
         return datasets.load_dataset(*what, **how)
     except Exception as error:
         raise CalibrationError(
-            f"{place} cannot be read: {type(error).__name__}: {error}. Delete it and fetch it "
-            f"again."
+            f"{place} cannot be read: {type(error).__name__}: {error}. {advice}"
         ) from error
 
 

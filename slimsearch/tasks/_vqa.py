@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimsearch import official
 from slimsearch.contracts import Question
 from slimsearch.errors import SettingsError, TaskError, did_you_mean
-from slimsearch.tasks import _answers, _files
+from slimsearch.tasks import _answers
 
 WANTED = "a folder with the official files of VizWiz, VQAv2, TextVQA or GQA"
 MAY_REFUSE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
@@ -35,15 +36,15 @@ def read(data: str, name: str) -> list[Question]:
     if name not in DATASETS:
         raise SettingsError(f"There is no '{name}' in vqa.{did_you_mean(name, DATASETS)}")
     known = DATASETS[name]
-    if known.of_row and (rows := _files.rows(data, *known.hub)) is not None:
+    if known.of_row and (rows := official.rows(data, *known.hub)) is not None:
         return [known.of_row(row) for row in rows]
-    return list(known.parse(_files.find(_files.place(data, WANTED), known.files, WANTED)))
+    return list(known.parse(official.find(official.place(data, WANTED), known.files, WANTED)))
 
 
 def _name(data: str) -> str:
-    place = Path() if data == _files.HUB else _files.place(data, WANTED)
+    place = Path() if data == official.HUB else official.place(data, WANTED)
     for name, known in DATASETS.items():
-        if data != _files.HUB and any(_holds(place, pattern) for pattern in known.files):
+        if data != official.HUB and any(_holds(place, pattern) for pattern in known.files):
             return name
     raise SettingsError(
         f"Say with --dataset which data {data} is of: {', '.join(DATASETS)}. The files are known "
@@ -57,10 +58,10 @@ def _holds(place: Path, pattern: str) -> bool:
 
 def _vizwiz(file: Path) -> Iterator[Question]:
     places = (file.stem, f"images/{file.stem}", "images", f"../{file.stem}", ".")
-    for number, record in enumerate(_files.objects(_files.read(file), file), 1):
+    for number, record in enumerate(official.objects(official.read(file), file), 1):
         where = f"{file}, record {number}"
-        name = _files.field(record, "image", str, where)
-        yield _of_vizwiz(record, name, _files.picture(file.parent, name, places, where), where)
+        name = official.field(record, "image", str, where)
+        yield _of_vizwiz(record, name, official.picture(file.parent, name, places, where), where)
 
 
 def _of_vizwiz(record: dict[str, Any], name: str, shown: Any, where: str) -> Question:
@@ -71,18 +72,18 @@ def _of_vizwiz(record: dict[str, Any], name: str, shown: Any, where: str) -> Que
 
 
 def _vqav2(file: Path) -> Iterator[Question]:
-    found = _files.read(file)
+    found = official.read(file)
     found = found if isinstance(found, dict) else {}
     split = str(found.get("data_subtype", "val2014"))
     pictures = split.split("-")[0]
     answers = {}
     for beside in file.parent.glob(f"*mscoco_{split}_annotations.json"):
-        answers |= {one["question_id"]: one for one in _files.read(beside)["annotations"]}
-    for record in _files.objects(found.get("questions"), file):
+        answers |= {one["question_id"]: one for one in official.read(beside)["annotations"]}
+    for record in official.objects(found.get("questions"), file):
         where = f"{file}, question {record.get('question_id')}"
-        name = f"COCO_{pictures}_{_files.field(record, 'image_id', int, where):012d}.jpg"
+        name = f"COCO_{pictures}_{official.field(record, 'image_id', int, where):012d}.jpg"
         places = (pictures, f"images/{pictures}", "images", ".")
-        shown = _files.picture(file.parent, name, places, where)
+        shown = official.picture(file.parent, name, places, where)
         yield _of_vqav2(record | answers.get(record["question_id"], {}), shown, where)
 
 
@@ -92,12 +93,12 @@ def _of_vqav2(record: dict[str, Any], shown: Any, where: str) -> Question:
 
 
 def _textvqa(file: Path) -> Iterator[Question]:
-    found = _files.read(file)
-    for record in _files.objects(found.get("data") if isinstance(found, dict) else None, file):
+    found = official.read(file)
+    for record in official.objects(found.get("data") if isinstance(found, dict) else None, file):
         where = f"{file}, question {record.get('question_id')}"
-        name = f"{_files.field(record, 'image_id', str, where)}.jpg"
+        name = f"{official.field(record, 'image_id', str, where)}.jpg"
         places = ("train_images", "test_images", "images", ".")
-        yield _of_textvqa(record, _files.picture(file.parent, name, places, where), where)
+        yield _of_textvqa(record, official.picture(file.parent, name, places, where), where)
 
 
 def _of_textvqa(record: dict[str, Any], shown: Any, where: str) -> Question:
@@ -105,13 +106,13 @@ def _of_textvqa(record: dict[str, Any], shown: Any, where: str) -> Question:
 
 
 def _gqa(file: Path) -> Iterator[Question]:
-    found = _files.read(file)
+    found = official.read(file)
     if not isinstance(found, dict):
         raise TaskError(f"{file} holds no questions by number. --data wants {WANTED}.")
     for number, record in found.items():
         where = f"{file}, question {number}"
-        name = f"{_files.field(record, 'imageId', str, where)}.jpg"
-        shown = _files.picture(file.parent, name, ("images", "../images", "."), where)
+        name = f"{official.field(record, 'imageId', str, where)}.jpg"
+        shown = official.picture(file.parent, name, ("images", "../images", "."), where)
         kind = (record.get("types") or {}).get("structural")
         answers = [record["answer"]] if record.get("answer") else []
         yield _question("gqa", number, record | {"answers": answers}, shown, kind, where)
@@ -127,7 +128,7 @@ def _question(
     more: str = "",
     facts: dict[str, Any] | None = None,
 ) -> Question:
-    asked = _files.field(record, "question", str, where)
+    asked = official.field(record, "question", str, where)
     return Question(
         str(name),
         asked + more,
@@ -141,7 +142,7 @@ def _question(
 def _texts(answers: Iterable[Any], where: str) -> Iterator[str]:
     """Ten people's answers, each a text or an object with it."""
     for entry in answers:
-        yield entry if isinstance(entry, str) else _files.field(entry, "answer", str, where)
+        yield entry if isinstance(entry, str) else official.field(entry, "answer", str, where)
 
 
 def _exact(answer: str) -> str:

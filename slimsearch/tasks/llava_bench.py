@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from slimsearch import official
 from slimsearch.contracts import JudgedTask, Question, Words
 from slimsearch.scoring import Sums, ratio
-from slimsearch.tasks import _files
 
 # Our own words for the published manner; a rule.json beside the questions takes their place.
 INSTRUCTION = """\
@@ -26,28 +26,28 @@ class LlavaBench(JudgedTask):
     wanted: ClassVar = "questions.jsonl, context.jsonl, answers_gpt4.jsonl and images/ in a folder"
 
     def questions(self, data: str, words: Words | None) -> list[Question]:
-        rows = _files.rows(data, "lmms-lab/llava-bench-in-the-wild", "default", "train")
+        rows = official.rows(data, "lmms-lab/llava-bench-in-the-wild", "default", "train")
         if rows is not None:
             return [
                 _question(str(row["question_id"]), row["question"], row["category"],
                           row["gpt_answer"], str(row["caption"]), row["image"], {}) for row in rows
             ]  # fmt: skip
-        folder = _files.place(data, self.wanted)
-        file = _files.find(folder, ("questions.jsonl", "**/questions.jsonl"), self.wanted)
+        folder = official.place(data, self.wanted)
+        file = official.find(folder, ("questions.jsonl", "**/questions.jsonl"), self.wanted)
         context = {line.get("image"): line for line in _beside(file, "context.jsonl")}
         answers = {line.get("question_id"): line for line in _beside(file, "answers_gpt4.jsonl")}
         rule = file.with_name("rule.json")
-        rules = _files.read(rule) if rule.is_file() else {}
+        rules = official.read(rule) if rule.is_file() else {}
         found = []
-        for line in _files.objects(_files.read(file), file):
+        for line in official.objects(official.read(file), file):
             where = f"{file}, question {line.get('question_id')}"
-            name = _files.field(line, "image", str, where)
-            shown = _files.picture(file.parent, name, ("images", "."), where)
+            name = official.field(line, "image", str, where)
+            shown = official.picture(file.parent, name, ("images", "."), where)
             caption = context.get(name, {}).get("caption", "")
             said = caption if isinstance(caption, str) else "\n".join(caption)
             gpt4 = answers.get(line["question_id"], {}).get("text", "")
-            asked = _files.field(line, "text", str, where)
-            kind = _files.field(line, "category", str, where)
+            asked = official.field(line, "text", str, where)
+            kind = official.field(line, "category", str, where)
             found.append(_question(str(line["question_id"]), asked, kind, gpt4, said, shown, rules))
         return found
 
@@ -102,5 +102,5 @@ def _question(
 
 
 def _beside(file: Path, name: str) -> list[dict[str, Any]]:
-    found = _files.find(file.parent, (name,), LlavaBench.wanted)
-    return _files.objects(_files.read(found), found)
+    found = official.find(file.parent, (name,), LlavaBench.wanted)
+    return official.objects(official.read(found), found)

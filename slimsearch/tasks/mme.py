@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from slimsearch import official
 from slimsearch.contracts import Question, Task, Words
 from slimsearch.errors import TaskError
+from slimsearch.official import BRIEFLY
 from slimsearch.scoring import Mark, Sums, ratio
-from slimsearch.tasks import _files
-from slimsearch.tasks._files import BRIEFLY
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark",
@@ -34,13 +34,13 @@ class Mme(Task):
     wanted: ClassVar = "MME_Benchmark_release_version, a folder for each of its 14 categories"
 
     def questions(self, data: str, words: Words | None) -> list[Question]:
-        rows = _files.rows(data, "lmms-lab/MME", "default", "test")
+        rows = official.rows(data, "lmms-lab/MME", "default", "test")
         if rows is not None:
             return self._asked(
                 (row["question_id"], row["question"], row["answer"], row["category"], row["image"])
                 for row in rows
             )
-        folder = _files.place(data, self.wanted)
+        folder = official.place(data, self.wanted)
         found = []
         for category in self.order:
             for place in (folder, *folder.glob("*")):
@@ -53,7 +53,7 @@ class Mme(Task):
 
     def _asked(self, found: Iterable[tuple[str, str, str, str, Any]]) -> list[Question]:
         return [
-            _files.asked(
+            official.asked(
                 Question(name, text.replace(ASKED, "").strip(), shown, (answer.strip().lower(),),
                          (category,), name),
                 self.instruction,

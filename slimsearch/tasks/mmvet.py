@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from slimsearch import official
 from slimsearch.contracts import JudgedTask, Question, Words
 from slimsearch.errors import TaskError
 from slimsearch.scoring import Sums, ratio
-from slimsearch.tasks import _files
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 # Our own words for the published manner: a table with grades in tenths, to be gone on with.
@@ -40,24 +40,24 @@ class MmVet(JudgedTask):
     wanted: ClassVar = "a folder with mm-vet.json and images/"
 
     def questions(self, data: str, words: Words | None) -> list[Question]:
-        rows = _files.rows(data, "lmms-lab/MMVet", "default", "test")
+        rows = official.rows(data, "lmms-lab/MMVet", "default", "test")
         if rows is not None:
             return [
                 _question(row["question_id"], row["question"], row["answer"],
                           row["capability"].split(","), row["image"]) for row in rows
             ]  # fmt: skip
-        folder = _files.place(data, self.wanted)
-        file = _files.find(folder, ("mm-vet.json", "**/mm-vet.json"), self.wanted)
-        entries = _files.read(file)
+        folder = official.place(data, self.wanted)
+        file = official.find(folder, ("mm-vet.json", "**/mm-vet.json"), self.wanted)
+        entries = official.read(file)
         if not isinstance(entries, dict):
             raise TaskError(f"{file} holds no questions by number. --data wants {self.wanted}.")
         found = []
         for name, entry in entries.items():
             where = f"{file}, {name}"
-            image = _files.field(entry, "imagename", str, where)
-            shown = _files.picture(file.parent, image, ("images", "."), where)
-            asked = _files.field(entry, "question", str, where)
-            able = _files.field(entry, "capability", list, where)
+            image = official.field(entry, "imagename", str, where)
+            shown = official.picture(file.parent, image, ("images", "."), where)
+            asked = official.field(entry, "question", str, where)
+            able = official.field(entry, "capability", list, where)
             found.append(_question(name, asked, entry.get("answer", ""), able, shown))
         return found
 
@@ -67,7 +67,7 @@ class MmVet(JudgedTask):
     def case(self, question: Question, answer: str) -> str:
         truth = question.expected[0].replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
         said = " ".join(answer.split("\n"))
-        begins = _files.text(self.judge_prompt) if self.judge_prompt else INSTRUCTION
+        begins = official.text(self.judge_prompt) if self.judge_prompt else INSTRUCTION
         return f"{begins.rstrip()}\n{question.prompt} | {truth} | {said} | "
 
     def verdict(self, reply: str) -> dict[str, float] | None:

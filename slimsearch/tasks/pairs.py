@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from slimsearch import official
 from slimsearch.calibration.records import read_records
 from slimsearch.calibration.turns import turns_of
 from slimsearch.contracts import Question, Task, Words
-from slimsearch.tasks import _files
 from slimsearch.vlm import VLM, Calibrated
 
 
@@ -18,12 +18,12 @@ class Pairs(Task):
     def questions(self, data: str, words: Words | None) -> list[Question]:
         """Every question that has an answer, after the earlier ones of its conversation and what
         was answered to them; by kind where the file has a list of 'kinds'."""
-        records, _ = read_records(_files.place(data, self.wanted))
+        records, _ = read_records(official.place(data, self.wanted))
         found = []
         for number, record in enumerate(records, 1):
             turns = turns_of(record.content, record.origin)
             places = (".", "images")
-            shown = _files.picture(record.folder, record.image, places, record.origin)
+            shown = official.picture(record.folder, record.image, places, record.origin)
             name = str(record.content.get("id", number))
             kinds = record.content.get("kinds") or ()
             for n, turn in enumerate(turns):

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from slimsearch import official
 from slimsearch.calibration import hub
 from slimsearch.contracts import Examinee, Question, Task, Words
 from slimsearch.errors import SettingsError, TaskError
 from slimsearch.scoring import Sums, ratio
-from slimsearch.tasks import _files
 from slimsearch.vlm import VLM, Calibrated
 
 LENGTH = 2048  # of SparseGPT's windows, and the most that is taken unless asked for
@@ -105,8 +105,8 @@ def _text(data: str, wanted: str) -> tuple[str, str]:
         dataset, revision, name, column, join = ON_HUB[data]
         file = hub.fetch(dataset, name, revision, f"Without the hub, give --data {wanted}.")
         return data, hub.read_column(file, column, join, MOST_BYTES)[0]
-    file = _files.find(_files.place(data, wanted), FILES, wanted)
-    text = _files.text(file)
+    file = official.find(official.place(data, wanted), FILES, wanted)
+    text = official.text(file)
     if file.name.startswith("ptb"):
         return file.name, " ".join(line.strip() for line in text.splitlines())
     if file.name.startswith("wiki.test"):

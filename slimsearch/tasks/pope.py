@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from slimsearch import official
 from slimsearch.contracts import Question, Task, Words
 from slimsearch.errors import TaskError
+from slimsearch.official import BRIEFLY
 from slimsearch.scoring import WHOLE, Sums, ratio
-from slimsearch.tasks import _files
-from slimsearch.tasks._files import BRIEFLY
 
 # LLaVA numbers the questions of all splits as one: the split's beginning + the question_id.
 BEGINNINGS = {"adversarial": 0, "random": 10_000_000, "popular": 20_000_000}
@@ -30,7 +30,7 @@ class Pope(Task):
     wanted: ClassVar = "a folder with POPE's coco_pope_*.json and the pictures of val2014/"
 
     def questions(self, data: str, words: Words | None) -> list[Question]:
-        return [_files.asked(one, self.instruction) for one in _questions(data, self.wanted)]
+        return [official.asked(one, self.instruction) for one in _questions(data, self.wanted)]
 
     def read(self, question: Question, answer: str) -> str:
         """no where the first sentence has the word No, no or not; else yes."""
@@ -62,14 +62,14 @@ class Pope(Task):
 
 
 def _questions(data: str, wanted: str) -> Iterator[Question]:
-    rows = _files.rows(data, "lmms-lab/POPE", "default", "test")
+    rows = official.rows(data, "lmms-lab/POPE", "default", "test")
     if rows is not None:
         for row in rows:
             yield _question(row["question_id"], row["question"], row["answer"], row["category"],
                             row["image"])  # fmt: skip
         return
-    folder = _files.place(data, wanted)
-    _files.find(folder, ("*_pope_*.json", "**/*_pope_*.json"), wanted)
+    folder = official.place(data, wanted)
+    official.find(folder, ("*_pope_*.json", "**/*_pope_*.json"), wanted)
     files = [folder] if folder.is_file() else sorted(folder.glob("**/*_pope_*.json"))
     for file in files:
         yield from _of_split(file)
@@ -77,14 +77,14 @@ def _questions(data: str, wanted: str) -> Iterator[Question]:
 
 def _of_split(file: Path) -> Iterator[Question]:
     split = re.sub(r".*_pope_", "", file.stem)
-    for number, line in enumerate(_files.objects(_files.read(file), file), 1):
+    for number, line in enumerate(official.objects(official.read(file), file), 1):
         where = f"{file}, question {number}"
-        text = _files.field(line, "text", str, where)
-        label = _files.field(line, "label", str, where)
-        name = _files.field(line, "image", str, where)
+        text = official.field(line, "text", str, where)
+        label = official.field(line, "label", str, where)
+        name = official.field(line, "image", str, where)
         if label not in ("yes", "no"):
             raise TaskError(f"{where}: 'label' must be yes or no, found {label!r}.")
-        shown = _files.picture(file.parent, name, PLACES, where)
+        shown = official.picture(file.parent, name, PLACES, where)
         yield _question(line.get("question_id", number), text, label, split, shown)
 
 

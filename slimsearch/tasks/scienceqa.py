@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from slimsearch import official
 from slimsearch.contracts import Question, Task, Words
 from slimsearch.errors import SettingsError, TaskError
-from slimsearch.tasks import _files
 
 LETTERS = "ABCDE"
 SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
@@ -31,13 +31,13 @@ class ScienceQA(Task):
     def questions(self, data: str, words: Words | None) -> list[Question]:
         if self.form not in ("letters", "options"):
             raise SettingsError(f"There is no form '{self.form}' of a prompt: letters or options.")
-        rows = _files.rows(data, "derek-thomas/ScienceQA", "default", self.split or "test")
+        rows = official.rows(data, "derek-thomas/ScienceQA", "default", self.split or "test")
         if rows is not None:
             return [self._question(str(n), row, row["image"], f"row {n}") for n, row in
                     enumerate(rows)]  # fmt: skip
-        folder = _files.place(data, self.wanted)
-        file = _files.find(folder, ("problems.json", "*/problems.json"), self.wanted)
-        problems = _files.read(file)
+        folder = official.place(data, self.wanted)
+        file = official.find(folder, ("problems.json", "*/problems.json"), self.wanted)
+        problems = official.read(file)
         if not isinstance(problems, dict):
             raise TaskError(f"{file} holds no problems by number. --data wants {self.wanted}.")
         found = []
@@ -72,7 +72,7 @@ class ScienceQA(Task):
             return [
                 n for n, one in problems.items() if not self.split or one["split"] == self.split
             ]
-        splits = _files.read(listed)
+        splits = official.read(listed)
         split = self.split or (
             "test" if "test" in splits or len(splits) != 1 else next(iter(splits))
         )
@@ -81,8 +81,8 @@ class ScienceQA(Task):
         return splits[split]
 
     def _question(self, number: str, problem: dict[str, Any], picture: Any, where: str) -> Question:
-        choices = _files.field(problem, "choices", list, where)
-        asked = _files.field(problem, "question", str, where)
+        choices = official.field(problem, "choices", list, where)
+        asked = official.field(problem, "question", str, where)
         hint = (problem.get("hint") or "").strip()
         if not 1 < len(choices) <= len(LETTERS):
             raise TaskError(
@@ -115,7 +115,7 @@ def _picture(file: Path, number: str, problem: dict[str, Any]) -> Path | None:
         return None
     split = problem.get("split", "test")
     places = [f"images/{split}/{number}", f"images/{number}", f"{split}/{number}", number]
-    return _files.picture(file.parent, name, places, f"{file}, problem {number}")
+    return official.picture(file.parent, name, places, f"{file}, problem {number}")
 
 
 def _groups(problem: dict[str, Any], hint: str, picture: Any) -> Iterable[str]:

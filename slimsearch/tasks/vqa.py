@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from slimsearch import official
 from slimsearch.contracts import Question, Task, Words
+from slimsearch.official import BRIEFLY
 from slimsearch.scoring import WHOLE, Sums, ratio
-from slimsearch.tasks import _answers, _files, _vqa
-from slimsearch.tasks._files import BRIEFLY
+from slimsearch.tasks import _answers, _vqa
 from slimsearch.tasks._vqa import DATASETS, UNANSWERABLE
 
 
@@ -26,7 +27,7 @@ class Vqa(Task):
     wanted: ClassVar = _vqa.WANTED
 
     def questions(self, data: str, words: Words | None) -> list[Question]:
-        return [_files.asked(one, self.instruction) for one in _vqa.read(data, self.dataset)]
+        return [official.asked(one, self.instruction) for one in _vqa.read(data, self.dataset)]
 
     def about(self, questions: Sequence[Question]) -> str:
         return questions[0].facts["dataset"]
