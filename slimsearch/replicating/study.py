@@ -68,8 +68,9 @@ class Study:
             if name != "dense" and name not in self.outcomes:
                 return self.measured(name, "")
             return Cell(None, f"no {called} at hand")
-        headline = found[0]["headline"]
-        figures = found[0]["breakdown"].get(group, {}) if group else found[0]["figures"]
+        most = max(found, key=lambda result: result["count"])
+        headline = most["headline"]
+        figures = most["breakdown"].get(group, {}) if group else most["figures"]
         if headline not in figures or figures[headline]["value"] is None:
             return Cell(None, f"{called} was answered, and not graded")
         return Cell(figures[headline]["value"])

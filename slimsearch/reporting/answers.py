@@ -13,7 +13,6 @@ from slimsearch.calibration.pictures import load_picture
 from slimsearch.errors import SlimsearchError
 from slimsearch.reporting.markup import Chapter, Html, missing, paragraph, tag
 from slimsearch.reporting.story import Story
-from slimsearch.reporting.words import spelt
 
 MOST = 6  # answers of a task that are shown
 WIDEST = 336  # pixels of a picture on the page
@@ -60,12 +59,8 @@ def _kept(story: Story) -> Iterator[Html]:
 
 def _evaluated(story: Story) -> Iterator[Html]:
     """Questions of tasks that both the dense model and the champion answered, where they differ."""
-    for task in dict.fromkeys(result["task"] for result in story.evaluations):
-        by_model = {
-            result["model"]["name"]: result
-            for result in story.evaluations
-            if result["task"] == task
-        }
+    for task, some in story.tasks.items():
+        by_model = {result["model"]["name"]: result for result in some}
         if not {results.DENSE, results.CHAMPION} <= by_model.keys():
             continue
         dense = {line["id"]: line for line in results.lines_of(by_model[results.DENSE])}
@@ -74,7 +69,7 @@ def _evaluated(story: Story) -> Iterator[Html]:
         apart = [name for name in shared if dense[name]["answer"] != pruned[name]["answer"]]
         if not shared:
             continue
-        yield tag("h3", spelt(task))
+        yield tag("h3", task)
         yield paragraph(f"{len(apart)} of {len(shared)} answers differ; some of them:")
         yield tag("div", *_cards(apart[:MOST], dense, pruned), class_="cards")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from slimsearch import results
 from slimsearch.reporting import findings
 from slimsearch.reporting.markup import Chapter, Figure, Html, join, missing, paragraph, table, tag
 from slimsearch.reporting.story import Story
@@ -15,10 +16,11 @@ ROWS = {  # how a row of a run's own table begins -> what it is
     "uniform": "the same share removed from every matrix",
     "searched": "the policy that was found, pruned exactly",
 }
+KNOWN = (results.DENSE, results.CHAMPION)
 PLAIN = {"export": "pruned", "against": "dense"}
 
 
-def results(story: Story) -> Chapter:
+def found(story: Story) -> Chapter:
     """The run's own table, on data that was not calibrated on."""
     if not story.rows:
         return Chapter("results", "What was found", (missing("No model was measured yet."),))
@@ -64,20 +66,35 @@ def evaluations(story: Story) -> Iterator[Chapter]:
             "run's folder, and a report made after that shows them here."
         ),))  # fmt: skip
         return
-    tasks = dict.fromkeys(result["task"] for result in story.evaluations)
     body: list[Html] = [paragraph(
         "Brackets hold the 95% interval; accuracies are percentages. A model that stands in no row "
         "was not measured on that task."
     )]  # fmt: skip
-    for task in tasks:
-        body += _task([result for result in story.evaluations if result["task"] == task])
+    for name, some in story.tasks.items():
+        body += _task(name, some)
+    if not any(result["model"]["name"] not in KNOWN for result in story.evaluations):
+        body.append(_uniform(story))
     yield Chapter("tasks", "Benchmarks", tuple(body))
 
 
-def _task(some: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
+def _uniform(story: Story) -> Html:
+    """How a uniformly pruned model comes into these tables."""
+    chosen = story.settings
+    prune = (
+        f"slimsearch prune --model {chosen.model} --ratio {chosen.ratio:g} --solver "
+        f"{chosen.solver} --out uniform"
+    )
+    ask = f"slimsearch eval {story.folder} --task TASK --data DATA --against uniform"
+    return missing(
+        f"Uniform pruning was not asked. `{prune}` makes that model, and `{ask}` asks it the same "
+        f"questions."
+    )
+
+
+def _task(name: str, some: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
     """One task's figures by model, its breakdown, and how sure a difference is."""
     first = some[0]
-    yield tag("h3", f"{spelt(first['task'])}: {first['data']['name']}")
+    yield tag("h3", name)
     keys = list(dict.fromkeys(key for result in some for key in result["figures"]))
     strong = [n for n, result in enumerate(some) if result["model"]["name"] == "champion"]
     if keys:

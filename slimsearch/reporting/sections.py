@@ -26,7 +26,7 @@ WORDS = (
 def chapter(story: Story, prefix: str) -> Chapter:
     """The whole run; anchors and figures begin with `prefix`."""
     parts = [
-        quality.results(story),
+        quality.found(story),
         *quality.evaluations(story),
         quality.speed(story),
         search.rounds(story),

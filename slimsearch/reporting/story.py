@@ -108,6 +108,14 @@ class Story:
         return rounds[-1].champion if rounds else None
 
     @property
+    def tasks(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Evaluations of the same questions, by what `eval` calls their files."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for result in self.evaluations:
+            found.setdefault(Path(result["file"]).stem, []).append(result)
+        return found
+
+    @property
     def genes(self) -> list[tuple[str, str, list[float]]]:
         """Family, part and choices of each gene."""
         return [(family, key, list(some)) for family, key, some in self.scope.get("genes", ())]

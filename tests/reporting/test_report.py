@@ -174,6 +174,7 @@ def test_evaluations_are_shown_with_intervals_and_the_answers_that_differ(read):
         "champion against dense, the same 5 questions: -20.00 (-40.00 to -1.00), p = 0.03" in said
     )
     assert "3 of 5 answers differ" in said
+    assert "Uniform pruning was not asked." in said
     assert "Is there a thing <0>?" in said
     assert "The picture gone.png cannot be read any more." in said
 
