@@ -94,13 +94,13 @@ def _entries(facts: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]])
             )  # fmt: skip
     for found in evaluations:
         name = " ".join(part for part in (found["task"], found["data"]["name"]) if part)
-        drawn = found["choices"]["limit"]
+        some = found["choices"]["limit"] or found["choices"]["partial"]
         for metric, figure in found["figures"].items():
             if figure["value"] is not None:
                 yield EvalResult(
                     task_type="text-generation" if found["task"] == "perplexity" else kind,
                     dataset_type=found["task"],
-                    dataset_name=f"{name}, {found['count']} drawn" if drawn else name,
+                    dataset_name=f"{name}, {found['count']} questions" if some else name,
                     metric_type=metric, metric_value=round(figure["value"], 4),
                 )  # fmt: skip
 

@@ -84,18 +84,24 @@ def check(subject: Subject, task: str, questions: Sequence[Question]) -> None:
     if shown and not subject.found.sees:
         raise TaskError(
             f"{subject.source} reads text only, and {len(shown)} of {len(questions)} questions of "
-            f"{task} show a picture, {shown[0].id} first. Give a model that sees, or another task."
+            f"{task} show a picture, {shown[0].id} first. Give a model that sees, or leave them "
+            f"out with --partial."
         )
-    missing = [
-        question for question in shown
-        if isinstance(question.picture, Path) and not question.picture.is_file()
-    ]  # fmt: skip
-    if missing:
+    if missing := [question for question in shown if not _there(question)]:
         first = missing[0]
         raise TaskError(
             f"{len(missing)} of {len(shown)} pictures of {task} are missing, that of {first.id} "
-            f"first: there is no {first.picture}. Put them there."
+            f"first: there is no {first.picture}. Put them there, or leave their questions out "
+            f"with --partial."
         )
+
+
+def askable(subject: Subject, questions: Sequence[Question]) -> list[Question]:
+    """Those that `check` would let through."""
+    return [
+        question for question in questions
+        if question.picture is None or (subject.found.sees and _there(question))
+    ]  # fmt: skip
 
 
 def ask(
@@ -148,6 +154,10 @@ def line(task: Task, question: Question, answer: str) -> results.Line:
         "read": task.read(question, answer),
         "expected": list(question.expected),
     }
+
+
+def _there(question: Question) -> bool:
+    return not isinstance(question.picture, Path) or question.picture.is_file()
 
 
 class _Spoken(Examinee):

@@ -32,7 +32,7 @@ class Exam:
     seed: int = 0
     out: str = ""
     fresh: bool = False
-    partial: bool = False  # an answers file need not answer all
+    partial: bool = False  # what is missing, pictures or answers of a file, is left out
     choices: Mapping[str, Any] = field(default_factory=dict)  # of the task
     engine: Engine = field(default_factory=Engine)
     judge: Judge | None = None
@@ -53,7 +53,11 @@ class Sat:
 def asked(exam: Exam, subject: Subject, folder: Path, watch: Watch) -> Sat:
     """The answers of a model."""
     task = _task(exam, subject.found.room)
-    questions = _chosen(exam, task.questions(exam.data, subject.words))
+    found, notes = task.questions(exam.data, subject.words), []
+    if exam.partial and (left := len(found) - len(askable := examining.askable(subject, found))):
+        found = askable
+        notes = [f"{left} questions were left out: their pictures cannot be shown."]
+    questions = _chosen(exam, found)
     examining.check(subject, exam.task, questions)
     file = folder / f"{_stem(exam, task, questions)}.json"
     if exam.fresh:
@@ -62,7 +66,7 @@ def asked(exam: Exam, subject: Subject, folder: Path, watch: Watch) -> Sat:
     model = subject.facts(exam.engine.runtime, exam.engine.dtype)
     header = _header(exam, task, questions, model)
     said = examining.ask(subject, task, questions, exam.engine, file, header, watch)
-    return _sat(exam, task, header, list(zip(questions, said, strict=True)), [], file, watch)
+    return _sat(exam, task, header, list(zip(questions, said, strict=True)), notes, file, watch)
 
 
 def given(exam: Exam, place: Path, watch: Watch) -> Sat:
@@ -167,7 +171,10 @@ def _header(
     """What the answers follow from; an evaluation goes on only where it is the same."""
     asked = [(question.id, question.prompt, question.expected) for question in questions]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    chosen = {"limit": exam.limit, "seed": exam.seed, "batch": exam.engine.batch}
+    chosen = {
+        "limit": exam.limit, "seed": exam.seed, "partial": exam.partial,
+        "batch": exam.engine.batch,
+    }  # fmt: skip
     return {
         "task": exam.task,
         "headline": task.headline,

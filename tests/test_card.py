@@ -17,7 +17,8 @@ FACTS = {
     "exports": {"hf": {"about": "transformers loads it."}, "onnx": {"about": "Graphs."}},
 }  # fmt: skip
 EVALUATION = {
-    "task": "scienceqa", "data": {"name": ""}, "count": 424, "choices": {"limit": 0},
+    "task": "scienceqa", "data": {"name": ""}, "count": 424,
+    "choices": {"limit": 0, "partial": False},
     "figures": {"accuracy": {"value": 74.7642, "low": 70.5, "high": 78.8}},
 }  # fmt: skip
 
@@ -61,9 +62,9 @@ def test_a_local_text_only_model_without_a_licence(tmp_path):
 
 
 def test_a_drawn_sample_is_said_to_be_one():
-    drawn = {**EVALUATION, "choices": {"limit": 10}, "count": 10}
+    drawn = {**EVALUATION, "choices": {"limit": 10, "partial": False}, "count": 10}
     data = ModelCard(card.text(FACTS, [drawn])).data
-    assert data.eval_results[-1].dataset_name == "scienceqa, 10 drawn"
+    assert data.eval_results[-1].dataset_name == "scienceqa, 10 questions"
 
 
 def test_a_licence_is_found_in_a_head_alone():

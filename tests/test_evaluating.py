@@ -292,6 +292,18 @@ def test_what_cannot_be_is_said_before_a_model_is_loaded(data, llama, pope, tmp_
         evaluate(replace(pope, data=str(broken)))
 
 
+def test_what_is_missing_may_be_left_out(data, llama, pope, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(data / "pope", broken)
+    sorted((broken / "val2014").iterdir())[1].unlink()
+    found = evaluate(replace(pope, data=str(broken), partial=True))
+    assert found["count"] == 6
+    assert found["notes"] == ["2 questions were left out: their pictures cannot be shown."]
+    text = Exam("scienceqa", str(data / "scienceqa"), str(llama), out=str(tmp_path), partial=True,
+                engine=Engine(tokens=2))  # fmt: skip
+    assert set(evaluate(text)["breakdown"]) & {"IMG", "NO"} == {"NO"}
+
+
 def test_a_prompt_that_is_too_long_counts_as_not_answered(pope, monkeypatch, tmp_path):
     room = examining.subject("demo").found.room
     monkeypatch.setattr("slimsearch.resident.Resident.__init__", _with_room(60), raising=True)

@@ -33,7 +33,7 @@ def command(
         typer.Option(help="Score a file of answers; no model is needed."),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="The answers may leave questions out.")
+        bool, typer.Option("--partial", help="Leave out what is missing: pictures, or answers.")
     ] = False,
     limit: Annotated[
         int, typer.Option(min=0, help="Ask so many questions, drawn by --seed; 0: all.")
