@@ -4,7 +4,7 @@ TASK.json, written when it begins (without figures) and again at its end:
 
     {"format": 1, "task": "scienceqa", "finished": true, "headline": "accuracy",
      "model": {"name": "champion", "source": "runs/first", "base": "demo", "sparsity": 0.5,
-               "runtime": "torch", "fingerprint": "<sha256>"},
+               "runtime": "auto", "dtype": "", "fingerprint": "<sha256>"},
      "data": {"name": "ScienceQA test", "source": "<--data>", "fingerprint": "<sha256>"},
      "choices": {"limit": 0, "seed": 0, ...},       what else the answers follow from
      "count": 424, "units": 424,                    questions, and what is resampled
@@ -13,6 +13,7 @@ TASK.json, written when it begins (without figures) and again at its end:
      "against": [{"model": {...}, "count": 424,     where --against named another model
                   "figures": {"accuracy": {"value": -1.2, "low": -2.4, "high": 0.1, "p": 0.07}},
                   "mcnemar": {"only_first": 3, "only_second": 8, "p": 0.23}}],
+     "judge": {"url": "...", "model": "..."},       where one graded the answers
      "submission": "scienceqa.submission.json",     the official form, where there is one
      "notes": ["..."]}
 
