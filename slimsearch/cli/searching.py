@@ -64,6 +64,7 @@ def _next(result: Result) -> list[str]:
     return [
         f"slimsearch show {result.folder / 'best.toml'}",
         f"slimsearch status {result.folder}",
+        f"slimsearch report {result.folder}",
         f"slimsearch generate {result.model} --prompt 'your question'{picture}",
         f"slimsearch export {result.folder} --to hf --out FOLDER",
     ]

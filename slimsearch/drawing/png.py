@@ -1,6 +1,7 @@
 """A scene as PNG, drawn by pillow at a multiple of its size and shrunk: smooth, on light paper.
 
-Pillow is there already, for the pictures; its built-in letters need no font on the machine.
+Pillow is there already, for the pictures. Its built-in letters need no font on the machine, but are
+only Latin ones: the SVG has them all.
 """
 
 from functools import cache

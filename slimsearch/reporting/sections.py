@@ -75,8 +75,8 @@ def _searched(story: Story) -> str:
     rounds = len(story.history.rounds)
     return (
         f"The goal was to remove {chosen.ratio:.0%} of the weights in the decoder of "
-        f"{story.model} ({parts}) and to keep what it can do. The search tried {tried} policies "
-        f"in {rounds} round{'s' * (rounds != 1)}."
+        f"{story.model} ({parts}) and to keep what it can do. The search tried "
+        f"{tried} polic{'y' if tried == 1 else 'ies'} in {rounds} round{'s' * (rounds != 1)}."
     )
 
 
@@ -106,10 +106,16 @@ def _won_back(story: Story) -> str:
         gap = even.figures[key] - dense.figures[key]
         saved = even.figures[key] - best.figures[key]
         if gap and (gap > 0) != FIGURES[key][1]:  # uniform pruning loses something
-            share = saved / gap
-            said.append(f"{share:.0%} in {name}" if share >= 0 else
-                        f"nothing in {name}, where it loses {-share:.0%} more")  # fmt: skip
+            said.append(_share(saved / gap, name))
     return f"Of what uniform pruning loses, the search wins back {listed(said)}." if said else ""
+
+
+def _share(share: float, name: str) -> str:
+    if share > 1:
+        return f"all and more in {name}"
+    return f"{share:.0%} in {name}" if share >= 0 else (
+        f"nothing in {name}, where it loses {-share:.0%} more"
+    )  # fmt: skip
 
 
 def _tiles(story: Story) -> Html:
