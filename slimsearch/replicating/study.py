@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Study:
     trials: Mapping[str, Trial]
     outcomes: Mapping[str, Outcome]
     results: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    asked: Collection[str] = ()  # benchmarks that there is data of
 
     def measured(self, name: str, key: str) -> Cell:
         """A figure of a run's own held-out data; name 'dense' is the model before."""
@@ -67,7 +68,8 @@ class Study:
         if not found:
             if name != "dense" and name not in self.outcomes:
                 return self.measured(name, "")
-            return Cell(None, f"no {called} at hand")
+            failed = f"{called} was asked, and that failed"
+            return Cell(None, failed if benchmark in self.asked else f"no {called} at hand")
         most = max(found, key=lambda result: result["count"])
         headline = most["headline"]
         figures = most["breakdown"].get(group, {}) if group else most["figures"]
@@ -130,7 +132,7 @@ def carry_out(
     kept = {
         outcome.name: results.all_in(folder / outcome.name / results.FOLDER) for outcome in found
     }
-    return Study(folder, rows, outcomes, kept)
+    return Study(folder, rows, outcomes, kept, tuple(asked))
 
 
 def _trial(chosen: Settings, ratio: float, method: str) -> Trial:

@@ -118,6 +118,11 @@ def test_a_cell_is_a_figure_or_says_why_there_is_none(found):
         assert (cell.value, cell.why) == (None, why)
 
 
+def test_what_was_asked_in_vain_is_no_missing_data(found):
+    tried = replace(found, asked=("vizwiz",))
+    assert tried.scored("ours-0.5", "vizwiz").why == "VizWiz was asked, and that failed"
+
+
 def test_tables_keep_the_papers_shape_and_fill_nothing(found):
     three = exhibits.table_3(found)
     assert len(three.lines) == 3 * len(published.TABLE_3["LLaVA-SQA-7B"])
