@@ -36,15 +36,16 @@ def make(
     dtype: torch.dtype = torch.float32,
     shards: bool = False,
     seed: int = 0,
+    **config: Any,
 ) -> Path:
-    """Writes a model of a family into a new folder."""
+    """Writes a model of a family into a new folder; `config` are further choices of its decoder."""
     torch.manual_seed(seed)
     text = {
         "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 40, "head_dim": 10,
         "num_hidden_layers": blocks, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
         "max_position_embeddings": 512, "tie_word_embeddings": tied, "initializer_range": 0.2,
         "bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": PADDING,
-    }  # fmt: skip
+    } | config  # fmt: skip
     if family in TEXT:
         model, beside = TEXT[family](text), tokenizer()
     else:
@@ -87,7 +88,7 @@ def _plain(name: str, **more: Any) -> Callable[[dict], Any]:
     """A text-only family whose configuration has the usual names."""
 
     def made(text: dict) -> Any:
-        config = getattr(transformers, f"{name}Config")(**text, **more)
+        config = getattr(transformers, f"{name}Config")(**{**more, **text})
         return transformers.AutoModelForCausalLM.from_config(config)
 
     return made

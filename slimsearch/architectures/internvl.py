@@ -6,3 +6,4 @@ from slimsearch.contracts import Architecture
 class InternVL(Architecture):
     stages = None
     projectors = ("multi_modal_projector",)
+    plain = True

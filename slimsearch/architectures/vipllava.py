@@ -8,3 +8,4 @@ class VipLlava(Architecture):
     stages = None
     projectors = ("multi_modal_projector",)
     template = USER_ASSISTANT
+    plain = True

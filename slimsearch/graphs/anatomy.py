@@ -77,17 +77,21 @@ def read(vlm: VLM) -> Decoder:
 def _llama(vlm: VLM, config: Any) -> Decoder:
     if config.hidden_act not in ACTIVATIONS:
         raise _refused(vlm, f"uses '{config.hidden_act}'; {', '.join(ACTIVATIONS)} are known")
+    kinds = getattr(config, "layer_types", None) or ()
+    if "sliding_attention" in kinds or (not kinds and getattr(config, "sliding_window", None)):
+        raise _refused(vlm, "reads through a window")
     decoder: Any = vlm.decoder
     cos, sin = _rotation(vlm, decoder.rotary_emb, config.max_position_embeddings)
+    heads = config.num_attention_heads
     head: nn.Linear = vlm.model.get_output_embeddings()
     return Decoder(
         blocks=tuple(_llama_block(vlm, index) for index in range(len(vlm.blocks))),
         embedding=vlm.model.get_input_embeddings().weight,
         norm=decoder.norm.weight,
         head=Matrix("head", head.weight, head.bias),
-        heads=config.num_attention_heads,
+        heads=heads,
         key_heads=config.num_key_value_heads,
-        head_width=config.head_dim,
+        head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
         epsilon=config.rms_norm_eps,
         activation=config.hidden_act,
         cos=cos,
@@ -95,7 +99,11 @@ def _llama(vlm: VLM, config: Any) -> Decoder:
     )
 
 
-KNOWN: dict[str, Callable[[VLM, Any], Decoder]] = {"llama": _llama}
+KNOWN: dict[str, Callable[[VLM, Any], Decoder]] = {
+    "llama": _llama,
+    "mistral": _llama,
+    "qwen2": _llama,
+}
 
 
 def _llama_block(vlm: VLM, index: int) -> Block:

@@ -25,9 +25,16 @@ from slimsearch.vlm import VLM
 
 def build(vlm: VLM) -> Sheet:
     """pixel_values [pictures, 3, height, width] -> image_features [pictures, tokens, width]."""
+    if not vlm.architecture.plain:
+        raise ModelError(
+            f"{vlm.checkpoint.folder} is a '{vlm.checkpoint.model_type}': its pictures are more "
+            f"than pixels of one size, and no graph is written of that. --to hf works."
+        )
     sheet = Sheet("vision_encoder")
     config = vlm.model.config.vision_config
-    pixels = torch.zeros(2, config.num_channels, config.image_size, config.image_size)
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = torch.zeros(2, config.num_channels, height, width)
     seer = _Seer(vlm)
     with _widened(vlm, seer), _quiet(), TemporaryDirectory() as place:
         graph = _traced(sheet.onnx, seer, pixels, Path(place, "traced.onnx"))
