@@ -110,7 +110,7 @@ class Architecture(ABC):
     marks: ClassVar[Mapping[str, str]] = {}
     # How a conversation is written where a checkpoint brings no chat template (Jinja).
     template: ClassVar[str] = ""
-    # Whether a picture is its pixels, or tiles of them, of one size, and nothing beside: then graphs
+    # Whether a picture is its pixels, or tiles of them, of one size and nothing beside: then graphs
     # can be written of the vision side.
     plain: ClassVar[bool] = False
     most_turns: ClassVar[int | None] = None  # questions that a conversation may have

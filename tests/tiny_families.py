@@ -59,7 +59,7 @@ def make(
             if weight.ndim == 1 and "norm" not in name:
                 weight.normal_(0, 0.1)  # biases, which begin at nothing
     model.to(dtype)
-    model.save_pretrained(folder, max_shard_size="40KB" if shards else "1GB")
+    model.save_pretrained(folder, max_shard_size="20KB" if shards else "1GB")
     beside.save_pretrained(folder)
     return folder
 

@@ -77,8 +77,9 @@ def read(vlm: VLM) -> Decoder:
 def _llama(vlm: VLM, config: Any) -> Decoder:
     if config.hidden_act not in ACTIVATIONS:
         raise _refused(vlm, f"uses '{config.hidden_act}'; {', '.join(ACTIVATIONS)} are known")
-    kinds = getattr(config, "layer_types", None) or ()
-    if "sliding_attention" in kinds or (not kinds and getattr(config, "sliding_window", None)):
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    window = getattr(config, "sliding_window", None) or config.max_position_embeddings
+    if "sliding_attention" in kinds and window < config.max_position_embeddings:
         raise _refused(vlm, "reads through a window")
     decoder: Any = vlm.decoder
     cos, sin = _rotation(vlm, decoder.rotary_emb, config.max_position_embeddings)
