@@ -111,7 +111,7 @@ def _names(vlm: VLM, parts: Decoder) -> dict[str, tuple[str, str]]:
 
 
 def _others(vlm: VLM, claimed: set[str]) -> Iterator[Part]:
-    """Everything that is not the decoder's: as it is on disk, what was trained as it is in memory."""
+    """What is not the decoder's: as it is on disk, what was trained as it is in memory."""
     moved = {vlm.disk_name(place): vlm.model.get_parameter(place) for place in vlm.tunable.values()}
     for key in sorted(vlm.checkpoint.shards.keys() - claimed):
         ((_, stored),) = vlm.checkpoint.read([key])
