@@ -11,11 +11,6 @@ from slimsearch.reporting.markup import Chapter, Figure, Html, join, missing, pa
 from slimsearch.reporting.story import Story
 from slimsearch.reporting.words import FIGURES, count, figure, listed, size, spelt
 
-ROWS = {  # how a row of a run's own table begins -> what it is
-    "dense": "nothing removed",
-    "uniform": "the same share removed from every matrix",
-    "searched": "the policy that was found, pruned exactly",
-}
 KNOWN = (results.DENSE, results.CHAMPION)
 PLAIN = {"export": "pruned", "against": "dense"}
 

@@ -188,11 +188,11 @@ def read_benches(places: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:
     return tuple(found)
 
 
-def _front(folder: Path) -> list[Mapping[str, Any]]:
-    file = folder / "front" / "front.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else []
-
-
 def digest(file: Path) -> str:
     """The beginning of a file's SHA-256, enough to tell it from another."""
     return files.sha256(file)[:12]
+
+
+def _front(folder: Path) -> list[Mapping[str, Any]]:
+    file = folder / "front" / "front.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else []
