@@ -239,22 +239,26 @@ def _verdict(rows: Sequence[Row]) -> Iterator[str]:
         for phase in ("prefill", "decode"):
             mine = [row for row in rows if row.prompt == length]
 
-            def speed(row: Row, phase: str = phase) -> float:
-                return 1 / row.prefill_ms if phase == "prefill" else row.decode_per_s
+            def seconds(row: Row, phase: str = phase) -> float:
+                return row.prefill_ms / 1e3 if phase == "prefill" else 1 / row.decode_per_s
 
-            best = max(mine, key=speed)
+            best = min(mine, key=seconds)
             line = f"{phase}, {length} tokens: use {best.engine} on {best.model}"
-            ours = [row for row in mine if row.model == SPARSE]
-            theirs = [row for row in mine if row.model == DENSE]
-            if not theirs or not ours:
+            ours, theirs = (
+                min((row for row in mine if row.model == model), key=seconds, default=None)
+                for model in (SPARSE, DENSE)
+            )
+            if ours is None or theirs is None:
                 yield f"{line}."
                 continue
-            ratio = speed(max(ours, key=speed)) / speed(max(theirs, key=speed))
-            fastest = max(ours, key=speed).engine, max(theirs, key=speed).engine
+            ratio = seconds(theirs) / seconds(ours)
+            spread = max(getattr(row, f"{phase}_spread") for row in (ours, theirs))
             comparison = "faster" if ratio > 1 else "slower"
+            if max(ratio, 1 / ratio) <= 1 + spread:
+                comparison = f"neither faster nor slower within their spread of {spread:.0%}"
             yield (
-                f"{line}; the export at its best ({fastest[0]}) is {ratio:.2f} times as fast as "
-                f"the dense model at its best ({fastest[1]}), so {comparison}."
+                f"{line}; the export at its best ({ours.engine}) is {ratio:.2f} times as fast as "
+                f"the dense model at its best ({theirs.engine}), so {comparison}."
             )
 
 

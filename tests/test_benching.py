@@ -67,6 +67,18 @@ def test_a_slower_export_is_told_so_and_the_faster_engine_named():
     assert decode.endswith("so faster.")
 
 
+@pytest.mark.parametrize(("seconds", "so"), [
+    (0.011, "neither faster nor slower within their spread of 20%"),
+    (0.0123, "slower"), (0.009, "neither faster nor slower within their spread of 20%"),
+    (0.008, "faster"),
+])  # fmt: skip
+def test_what_the_spread_hides_is_not_claimed(seconds, so):
+    prefill, _ = benching._verdict(
+        rows({(SPARSE, "a"): (seconds, 0.01), (DENSE, "a"): (0.01, 0.01)})
+    )
+    assert prefill.endswith(f"so {so}.")
+
+
 def test_a_length_beyond_the_room_is_left_out_and_said():
     notes: list[str] = []
     one = Contestant(SPARSE, "a", Still(), 8, 1)
