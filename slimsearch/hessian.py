@@ -7,6 +7,7 @@ section 3.2): `hessian.factor(0.01).upper`. Everything here is free of the scale
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from slimsearch.errors import SolverError
 CHUNK = 4096  # tokens turned into fp32 at a time
 SHORT = (torch.bfloat16, torch.float16)
 STRIPE = 512  # columns of H multiplied at a time in `half_trace`
+UNFIT = (
+    "calibration inputs of this matrix are not finite (NaN or infinity). Run the model in"
+    " bfloat16 or float32, not in float16."
+)
 LADDER = (0.001, 0.01, 0.1, 1.0, 10.0)  # dampings tried after the one asked for has failed
 
 
@@ -111,7 +116,10 @@ class Hessian:
         return self.matrix.diagonal().clamp(min=0).sqrt()
 
     def half_trace(self, change: Tensor) -> float:
-        """1/2 tr(dW H dW^T) for a change dW [rows, columns]: half of ||dW X||^2."""
+        """1/2 tr(dW H dW^T) for a change dW [rows, columns]: half of ||dW X||^2.
+
+        Every solver comes by here, so what is not finite is refused here.
+        """
         total = torch.zeros((), dtype=torch.float64, device=change.device)
         with full_precision():
             for start in range(0, change.shape[1], STRIPE):
@@ -121,7 +129,9 @@ class Hessian:
                 product = stripe @ self.matrix[start : start + width, start:]
                 total += (product[:, :width] * stripe).sum(dtype=torch.float64) / 2
                 total += (product[:, width:] * change[:, start + width :]).sum(dtype=torch.float64)
-        return max(float(total), 0.0)
+        if not isfinite(found := float(total)):
+            raise SolverError(f"The weights or the {UNFIT}")
+        return max(found, 0.0)
 
     def _factorise(self, damping: float) -> Factor:
         diagonal = self.matrix.diagonal()
@@ -131,10 +141,7 @@ class Hessian:
                 " Calibrate with texts or pairs that pass through it."
             )
         if not bool(torch.isfinite(self.matrix).all()):
-            raise SolverError(
-                "The calibration inputs of this matrix are not finite (NaN or infinity)."
-                " Run the model in bfloat16 or float32, not in float16."
-            )
+            raise SolverError(f"The {UNFIT}")
         dead = diagonal == 0
         # Over live columns only, so that neither dead columns nor the scale of H play a part.
         mean = float(diagonal[~dead].mean()) if not bool(dead.all()) else 0.0

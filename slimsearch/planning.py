@@ -52,7 +52,11 @@ class Plan:
     def _kept(self) -> str:
         if not self.store_bytes:
             return "none: every candidate is pruned exactly"
-        held = {"gpu": "as much on the GPU", "memory": "as much in memory", "disk": "mapped"}
+        held = {
+            "gpu": "the same on the GPU",
+            "memory": "the same in memory",
+            "disk": "mapped: memory holds what is being read",
+        }
         return f"{_size(self.store_bytes)} on disk, {held[self.store_in]}"
 
     def times(self) -> list[tuple[str, str]]:

@@ -18,6 +18,8 @@ def test_a_plan_says_what_the_run_does(small, tmp_path):
     assert all(seconds >= 0 for seconds in plan.seconds.values())
     assert sum(plan.seconds.values()) > 0
     shown = dict(plan.lines())
+    assert plan.store_in == "disk"
+    assert shown["level store"].endswith("on disk, mapped: memory holds what is being read")
     assert shown["prunable"].startswith(f"{plan.prunable:,}")
     assert plan.times()[-1][0] == "in all"
     assert float(plan.times()[-1][1]) == pytest.approx(sum(plan.seconds.values()), abs=0.06)

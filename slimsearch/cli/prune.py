@@ -1,11 +1,21 @@
 """slimsearch prune: one policy, pruned exactly, without a search."""
 
+from typing import Annotated, Optional
+
+import typer
+
 from slimsearch.cli.options import with_settings
 from slimsearch.settings import Settings
 
 
 @with_settings
-def command(settings: Settings) -> None:
+def command(
+    settings: Settings,
+    given: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[MODEL]", help="The model; another way to say --model."),
+    ] = None,
+) -> None:
     """Prune a model by one policy (uniform unless --policy names another) into --out."""
     from dataclasses import asdict, replace
     from pathlib import Path
@@ -15,6 +25,10 @@ def command(settings: Settings) -> None:
     from slimsearch.errors import SettingsError
     from slimsearch.pruning import prune
 
+    if given and settings.model not in (Settings.model, given):
+        raise SettingsError(f"Two models are named, {given} and {settings.model}; name one.")
+    if given:
+        settings = replace(settings, model=given)
     if not settings.out:
         raise SettingsError("Say where the pruned model goes: --out FOLDER.")
     if settings.policy == Settings.policy:

@@ -368,6 +368,19 @@ def test_prune_applies_one_policy(slimsearch, flags, small, tmp_path):
     assert "uniform sparsegpt" in said.out
 
 
+def test_prune_takes_its_model_with_or_without_the_flag(slimsearch, flags, small, llama, tmp_path):
+    named, bare = (
+        flags(small, pairs="none", ratio=0.3, **more) for more in ({}, {"model": "demo"})
+    )
+    assert slimsearch("prune", *named, "--out", tmp_path / "one").code == 0
+    assert slimsearch("prune", small.model, *bare, "--out", tmp_path / "two").code == 0
+    one, two = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    said = slimsearch("prune", llama, *named, "--out", tmp_path / "three")
+    assert said.code == 2
+    assert "Two models" in said.err
+
+
 def test_prune_refuses_a_space(slimsearch, flags, small, tmp_path):
     said = slimsearch("prune", *flags(small, out=tmp_path / "x", policy="per_layer_wide"))
     assert said.code == 3

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slimsearch.errors import SettingsError
+from slimsearch.errors import SettingsError, SolverError
 from slimsearch.hessian import Hessian
 from slimsearch.plugins import about, find, names
 
@@ -119,6 +119,20 @@ def test_dead_columns_and_too_few_tokens(name):
     (pruned,) = find("solvers", name)().prune(weights, hessian, [0.5])
     assert zeros(pruned.weights) == 840
     assert torch.isfinite(pruned.weights).all()
+
+
+@every_solver
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(name, value):
+    weights, hessian = problem(5, 20, 60)
+    unfit = Hessian(hessian.matrix.clone(), 60)
+    unfit.matrix[3, 4] = unfit.matrix[4, 3] = value
+    for level in (0.5, 1.0):
+        with pytest.raises(SolverError, match="calibration inputs of this matrix are not finite"):
+            find("solvers", name)().prune(weights, unfit, [level])
+    weights[1, 2] = value
+    with pytest.raises(SolverError, match="not finite"):
+        find("solvers", name)().prune(weights, hessian, [0.5])
 
 
 @every_solver
