@@ -49,11 +49,15 @@ class Packed:
 
     def expand(self) -> Tensor:
         """The matrix again, [rows, columns], zeros exact."""
-        shifts = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
-        kept = ((self.bits.unsqueeze(1) >> shifts) & 1).bool().flatten()
-        kept = kept[: self.shape[0] * self.shape[1]].view(self.shape)
-        weights = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
-        return weights.masked_scatter_(kept, self.values)
+        fresh = torch.empty(self.shape, dtype=self.values.dtype, device=self.values.device)
+        return self.expand_onto(fresh)
+
+    def expand_onto(self, weights: Tensor) -> Tensor:
+        """The same written over `weights`, in their dtype; to a GPU it travels packed."""
+        here = self.to(weights.device)
+        kept = ((here.bits.unsqueeze(1) & _powers(weights.device)) != 0).flatten()
+        kept = kept[: weights.numel()].view(self.shape)
+        return weights.zero_().masked_scatter_(kept, here.values.to(weights.dtype))
 
 
 def pack(pruned: Pruned, *dtypes: torch.dtype) -> Packed:
@@ -61,8 +65,7 @@ def pack(pruned: Pruned, *dtypes: torch.dtype) -> Packed:
     weights = rounded(pruned.weights, *dtypes)
     kept = (weights != 0).flatten()
     padded = torch.nn.functional.pad(kept, (0, -len(kept) % 8)).view(-1, 8).to(torch.uint8)
-    powers = 2 ** torch.arange(8, dtype=torch.uint8, device=weights.device)
-    bits = (padded * powers).sum(1, dtype=torch.uint8)
+    bits = (padded * _powers(weights.device)).sum(1, dtype=torch.uint8)
     rows, columns = weights.shape
     return Packed(bits, weights.masked_select(weights != 0), (rows, columns), pruned.error)
 
@@ -108,7 +111,7 @@ class LevelStore:
             if level == DENSE:
                 vlm.linear(matrix).weight.data.copy_(self.dense(matrix))
             else:
-                _expand_onto(vlm, matrix, self._entry(matrix, level))
+                self._entry(matrix, level).expand_onto(vlm.linear(matrix).weight.data)
             self._on[matrix] = level
             changed += 1
         return changed
@@ -120,7 +123,7 @@ class LevelStore:
     def place(self, vlm: VLM, packed: Mapping[str, Packed]) -> None:
         """Puts given matrices on the model, whatever their level; `restore` takes them off."""
         for matrix, entry in packed.items():
-            _expand_onto(vlm, matrix, entry)
+            entry.expand_onto(vlm.linear(matrix).weight.data)
             self._on[matrix] = entry
 
     def take_raised(self) -> dict[str, float]:
@@ -237,11 +240,6 @@ def expected_bytes(vlm: VLM, levels: Mapping[str, Iterable[float]]) -> int:
     )
 
 
-def _expand_onto(vlm: VLM, matrix: str, packed: Packed) -> None:
-    """Puts a matrix on the model; where that is a GPU, it travels packed."""
-    vlm.linear(matrix).weight.data.copy_(packed.to(vlm.device).expand())
-
-
 def _solved(
     store: LevelStore, solver: Solver, stop: Stop, wanted: Sequence[Sequence[float]]
 ) -> list[list[Pruned]]:
@@ -258,6 +256,10 @@ def _solved(
             store.refuse(matrix, str(error))
             found.append([])
     return found
+
+
+def _powers(device: torch.device) -> Tensor:
+    return 2 ** torch.arange(8, dtype=torch.uint8, device=device)
 
 
 def _block(matrix: str) -> int:

@@ -1,6 +1,6 @@
 """Weights removed one by one: a sparsity ratio for each decoder block, or for each matrix."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from slimsearch.contracts import Family
 from slimsearch.errors import PolicyError
@@ -21,18 +21,16 @@ class LayerSparsity(Family):
             )
         sizes: dict[str, int] = {}
         choices: dict[str, tuple[float, ...]] = {}
-        for matrix in matrices:
-            if found := _line(ranges, matrix):
-                key, value = found
-                sizes[key] = sizes.get(key, 0) + matrix.size
-                choices[key] = parse_levels(value, ratio, f"[layer_sparsity] '{key}'")
+        for matrix, (key, value) in _lines(ranges, matrices):
+            sizes[key] = sizes.get(key, 0) + matrix.size
+            choices[key] = parse_levels(value, ratio, f"[layer_sparsity] '{key}'")
         # Blocks before matrices: in the policy that they become, a later line wins.
         keys = sorted(sizes, key=lambda key: key.count("."))
         return [Gene("layer_sparsity", key, choices[key], sizes[key]) for key in keys]
 
     def edits(self, values: Mapping[str, float], matrices: Sequence[Matrix]) -> dict[str, float]:
-        found = {matrix.name: _line(values, matrix) for matrix in matrices}
-        return {name: float(line[1]) for name, line in found.items() if line and float(line[1]) > 0}
+        lines = _lines(values, matrices)
+        return {matrix.name: level for matrix, (_, value) in lines if (level := float(value)) > 0}
 
     def apply(self, edits: Mapping[str, float], vlm: VLM, store: LevelStore) -> None:
         store.stitch(vlm, edits)
@@ -44,11 +42,22 @@ class LayerSparsity(Family):
         return sum(edits.get(matrix.name, 0.0) * matrix.size for matrix in matrices)
 
 
-def _line(ranges: Ranges, matrix: Matrix) -> tuple[str, str | float] | None:
-    """The last line that names this matrix or its block, as (the part's name, value)."""
-    found = None
-    for glob, value in ranges.items():
-        for name in (matrix.block, matrix.name):
-            if matching({glob: value}, name):
-                found = name, value
-    return found
+def _lines(
+    ranges: Ranges, matrices: Sequence[Matrix]
+) -> Iterator[tuple[Matrix, tuple[str, str | float]]]:
+    """Each matrix with the last line that names it or its block, as (the part's name, value).
+
+    A candidate has a line for every matrix: names are looked up, and only globs compared.
+    """
+    places = {glob: place for place, glob in enumerate(ranges)}
+    globs = [glob for glob in ranges if set(glob) & set("*?[")]
+    for matrix in matrices:
+        found = [
+            (places[line], name, ranges[line])
+            for name in (matrix.block, matrix.name)
+            for line in (name, *globs)
+            if line in places and (line == name or matching({line: 0}, name))
+        ]
+        if found:
+            _, name, value = max(found, key=lambda line: line[0])
+            yield matrix, (name, value)

@@ -1,5 +1,7 @@
 """Every file in families/ against the contract of a family, on a tiny model."""
 
+from fnmatch import fnmatchcase
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,6 +108,29 @@ def test_every_line_of_a_table_is_heeded(name, ranges):
                 said = value
         wanted = float(said) if not isinstance(said, str) else float(said.split(",")[0])
         assert edits[matrix.name] == wanted, matrix.name
+
+
+@every_family
+@settings(max_examples=100, deadline=None)
+@given(
+    keys=st.lists(
+        st.sampled_from([
+            "blocks.*", "blocks.*.*", "blocks.?.up", "blocks.[0-1]", "*.1.*", "blocks.*.d*",
+            *(matrix.name for matrix in MATRICES), *(matrix.block for matrix in MATRICES),
+        ]),
+        unique=True,
+    )
+)  # fmt: skip
+def test_the_last_line_wins_whatever_its_kind(name, keys):
+    """By the definition: line after line, against the names of a matrix and of its block."""
+    values = {key: 0.1 + 0.01 * place for place, key in enumerate(keys)}
+    wanted = {}
+    for matrix in MATRICES:
+        for key, value in values.items():
+            for part in (matrix.block, matrix.name):
+                if part.count(".") == key.count(".") and fnmatchcase(part, key):
+                    wanted[matrix.name] = value
+    assert find("families", name)().edits(values, MATRICES) == wanted
 
 
 @pytest.mark.parametrize(("name", "ranges"), cases())
