@@ -56,7 +56,9 @@ def test_every_linear_layer_of_the_decoders_blocks_is_a_matrix(model, name, shap
     assert {id(model.linear(m.name)) for m in model.matrices} == set(linears)
     assert len(model.matrices) == len(linears)
     for matrix in model.matrices:
-        assert model.linear(matrix.name).weight.shape == (matrix.rows, matrix.columns)
+        weight = model.linear(matrix.name).weight
+        assert weight.shape == (matrix.rows, matrix.columns)
+        assert torch.equal(model.from_disk(matrix.name), weight)
 
 
 @every_shape
