@@ -6,7 +6,9 @@ Every block is there from the start, as the model's own code makes it, but witho
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch import nn
 from slimsearch import loading
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.vlm import VLM
+
+M_MMAP_THRESHOLD = -3  # of mallopt, in glibc's malloc.h
 
 
 class StreamedBlocks:
@@ -51,6 +55,7 @@ class StreamedBlocks:
 
 def load(checkpoint: Checkpoint, device: str, dtype: str) -> VLM:
     """The model with its blocks on disk. For walking, not for a forward pass of the whole."""
+    _give_back_what_is_freed()
     skeleton = loading.load(checkpoint, device, dtype, blocks=1)
     decoder = skeleton.decoder
     _add_blocks(decoder, loading.config_of(checkpoint).get_text_config().num_hidden_layers)
@@ -61,6 +66,13 @@ def load(checkpoint: Checkpoint, device: str, dtype: str) -> VLM:
         checkpoint,
         StreamedBlocks(skeleton),
     )
+
+
+def _give_back_what_is_freed() -> None:
+    """Has tensors of 1 MiB and more returned to the system when they are freed. glibc would keep
+    most in its heap, where gaps between what is in use add up from block to block."""
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _add_blocks(decoder: Any, count: int) -> None:
