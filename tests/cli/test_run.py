@@ -370,7 +370,7 @@ def test_prune_applies_one_policy(slimsearch, flags, small, tmp_path):
 
 def test_prune_takes_its_model_with_or_without_the_flag(slimsearch, flags, small, llama, tmp_path):
     named, bare = (
-        flags(small, pairs="none", ratio=0.3, **more) for more in ({}, {"model": "demo"})
+        flags(small, pairs="none", policy="uniform", **more) for more in ({}, {"model": "demo"})
     )
     assert slimsearch("prune", *named, "--out", tmp_path / "one").code == 0
     assert slimsearch("prune", small.model, *bare, "--out", tmp_path / "two").code == 0
