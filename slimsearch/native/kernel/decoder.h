@@ -86,9 +86,9 @@ INLINE void score(
         lanes sum[QUERIES] = {0};
         for (int64_t i = 0; i < wide; i++) {
             lanes key = load(keys + i * LANES);
-            for (int q = 0; q < Q; q++) sum[q] += key * queries[q][i];
+            UNROLL for (int q = 0; q < Q; q++) sum[q] += key * queries[q][i];
         }
-        for (int q = 0; q < Q; q++) store(scores + q * longest + place, sum[q]);
+        UNROLL for (int q = 0; q < Q; q++) store(scores + q * longest + place, sum[q]);
     }
 }
 
@@ -116,12 +116,12 @@ INLINE void mix(
     lanes sum[QUERIES][2] = {0};
     for (int64_t place = 0; place < places; place++) {
         lanes value[2];
-        for (int v = 0; v < V; v++) value[v] = load(values + place * wide + first + v * LANES);
-        for (int q = 0; q < Q; q++)
-            for (int v = 0; v < V; v++) sum[q][v] += value[v] * weights[q * longest + place];
+        UNROLL for (int v = 0; v < V; v++) value[v] = load(values + place * wide + first + v * LANES);
+        UNROLL for (int q = 0; q < Q; q++)
+            UNROLL for (int v = 0; v < V; v++) sum[q][v] += value[v] * weights[q * longest + place];
     }
-    for (int q = 0; q < Q; q++)
-        for (int v = 0; v < V; v++) store(made[q] + first + v * LANES, sum[q][v]);
+    UNROLL for (int q = 0; q < Q; q++)
+        UNROLL for (int v = 0; v < V; v++) store(made[q] + first + v * LANES, sum[q][v]);
 }
 
 INLINE void attend_some(
@@ -130,13 +130,13 @@ INLINE void attend_some(
 ) {
     int64_t wide = p->decoder->head_width, places = seen[Q - 1], i = 0;
     score(queries, keys, places, wide, p->longest, scores, Q);
-    for (int q = 0; q < Q; q++) soften(scores + q * p->longest, seen[q], places);
+    UNROLL for (int q = 0; q < Q; q++) soften(scores + q * p->longest, seen[q], places);
     for (; i + 2 * LANES <= wide; i += 2 * LANES)
         mix(scores, values, places, wide, p->longest, made, i, Q, 2);
     for (; i + LANES <= wide; i += LANES)
         mix(scores, values, places, wide, p->longest, made, i, Q, 1);
     for (; i < wide; i++)
-        for (int q = 0; q < Q; q++) {
+        UNROLL for (int q = 0; q < Q; q++) {
             float sum = 0;
             for (int64_t place = 0; place < places; place++)
                 sum += scores[q * p->longest + place] * values[place * wide + i];

@@ -1,12 +1,14 @@
 /* A sparse matrix times tokens. Few tokens: each row's dot products as its values come by, in fp32
    (INT8: in whole numbers). More: tiles of the matrix are unpacked into a thread's own memory and
    multiplied densely. There a group of 32 bits of a row (1 float, 2 bf16, 4 bytes) is multiplied
-   with the same group of 16 tokens at once, so given tokens are packed [groups][16].
+   with the same group of 16 tokens at once. So given tokens are packed [panels][groups][tokens of a
+   panel], a panel being up to PANEL times 16 tokens that the tiles of a column read together.
 
    BFLOAT16 rounds given tokens to bf16 there, as dense engines do; up to SHORT tokens it adds what
    rounding left as a second product, so that short prompts are read as exactly as single tokens. */
 
-#define FEW 4           /* tokens whose dot products are taken as values come by */
+#define FEW 16          /* tokens whose dot products are taken as values come by, */
+#define TOGETHER 4      /* so many at a time */
 #define SHORT 64
 #define ROWS 6          /* rows and vectors of 16 tokens of a tile in registers */
 #define PANEL 4
@@ -24,7 +26,7 @@ typedef struct {
     int64_t count, tokens, tall;
     int64_t groups, padded;    /* of a row; tokens in whole vectors */
     const float *given;        /* [tokens][columns] */
-    void *packed;              /* few: [tokens][groups * 4 bytes]; many: [halves][groups][padded] */
+    void *packed;              /* few: [tokens][groups * 4 bytes]; many: [halves][panels][groups][..] */
     float *scale;              /* [padded]: what a step of each given token is worth */
     int64_t halves;
     Work *work;
@@ -54,57 +56,62 @@ INLINE words next_bytes(int dense, uint64_t bits, const char **values) {
     return spread_bytes(bits, from);
 }
 
-/* One row with T tokens, T a constant. */
-INLINE void dot(const Product *p, int which, int64_t row, int kind, int dense, const int T) {
+/* One row with T tokens from `first` on, T a constant. */
+INLINE void dot(
+    const Product *p, int which, int64_t row, int64_t first, int kind, int dense, const int T
+) {
     const Matrix *m = p->matrix[which];
     const char *values = row_of(m, row);
     int64_t count = words_of(m);
     const uint64_t *mask = dense ? NULL : m->mask + row * count;
-    float found[FEW];
+    float found[TOGETHER];
     if (kind == INT8) {
-        const uint8_t *given = p->packed;
-        whole sum[FEW] = {0};
+        const uint8_t *given = (const uint8_t *)p->packed + first * count * 64;
+        whole sum[TOGETHER] = {0};
         for (int64_t i = 0; i < count; i++) {
             __builtin_prefetch(values + AHEAD);
             words steps = next_bytes(dense, dense ? 0 : mask[i], &values);
-            for (int t = 0; t < T; t++) {
+            UNROLL for (int t = 0; t < T; t++) {
                 words x;
                 memcpy(&x, given + (t * count + i) * 64, sizeof x);
                 sum[t] = add_bytes(sum[t], x, steps);
             }
         }
-        for (int t = 0; t < T; t++) {
+        UNROLL for (int t = 0; t < T; t++) {
             int32_t all = -MIDDLE * m->sums[row];
             for (int l = 0; l < LANES; l++) all += sum[t][l];
-            found[t] = (float)all * m->scale[row] * p->scale[t];
+            found[t] = (float)all * m->scale[row] * p->scale[first + t];
         }
     } else {
-        const float *given = p->packed;
-        lanes sum[FEW][4] = {0};
+        const float *given = (const float *)p->packed + first * count * 64;
+        lanes sum[TOGETHER][4] = {0};
         for (int64_t i = 0; i < count; i++) {
             __builtin_prefetch(values + AHEAD);
             if (kind == FLOAT32) __builtin_prefetch(values + AHEAD + 64);
             uint64_t bits = dense ? 0 : mask[i];
-            for (int part = 0; part < 4; part++, bits >>= 16) {
+            UNROLL for (int part = 0; part < 4; part++, bits >>= 16) {
                 lanes weights = next_lanes(kind, dense, (uint16_t)bits, &values);
-                for (int t = 0; t < T; t++)
+                UNROLL for (int t = 0; t < T; t++)
                     sum[t][part] += weights * load(given + (t * count + i) * 64 + part * LANES);
             }
         }
-        for (int t = 0; t < T; t++)
+        UNROLL for (int t = 0; t < T; t++)
             found[t] = sum_of((sum[t][0] + sum[t][1]) + (sum[t][2] + sum[t][3]));
     }
-    for (int t = 0; t < T; t++)
-        p->made[which][t * m->rows + row] = found[t] + (m->bias ? m->bias[row] : 0);
+    UNROLL for (int t = 0; t < T; t++)
+        p->made[which][(first + t) * m->rows + row] = found[t] + (m->bias ? m->bias[row] : 0);
 }
 
+/* A row stays in the cache for all tokens. */
 #define BY_TOKENS(kind, dense) \
-    switch (p->tokens) { \
-    case 1: for (; row < last; row++) dot(p, which, row, kind, dense, 1); return; \
-    case 2: for (; row < last; row++) dot(p, which, row, kind, dense, 2); return; \
-    case 3: for (; row < last; row++) dot(p, which, row, kind, dense, 3); return; \
-    default: for (; row < last; row++) dot(p, which, row, kind, dense, 4); return; \
-    }
+    for (; row < last; row++) \
+        for (int64_t t = 0; t < p->tokens; t += TOGETHER) switch (p->tokens - t) { \
+            case 1: dot(p, which, row, t, kind, dense, 1); break; \
+            case 2: dot(p, which, row, t, kind, dense, 2); break; \
+            case 3: dot(p, which, row, t, kind, dense, 3); break; \
+            default: dot(p, which, row, t, kind, dense, TOGETHER); \
+            } \
+    return;
 
 INLINE int which_of(const Product *p, int64_t task) {
     int which = 0;
@@ -150,6 +157,18 @@ INLINE const char *unpack(
     return values;
 }
 
+/* Tokens of the panel that a token is in. */
+INLINE int64_t panel_of(const Product *p, int64_t token) {
+    int64_t wide = PANEL * LANES, first = token / wide * wide;
+    return p->padded - first < wide ? p->padded - first : wide;
+}
+
+INLINE uint32_t *packed_at(const Product *p, int64_t half, int64_t token, int64_t group) {
+    int64_t wide = PANEL * LANES, first = token / wide * wide;
+    uint32_t *panel = (uint32_t *)p->packed + (half * p->padded + first) * p->groups;
+    return panel + group * panel_of(p, token) + token - first;
+}
+
 INLINE lanes add_group(int kind, lanes sum, words given, uint32_t group) {
     words weights = (words){0} + group;
     if (kind == INT8) return (lanes)add_bytes((whole)sum, given, weights);
@@ -163,27 +182,30 @@ INLINE void tile(
     float *sums, const int V
 ) {
     lanes sum[ROWS][PANEL];
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < V; v++) sum[r][v] = load(sums + r * padded + v * LANES);
-    for (int64_t g = 0; g < groups; g++, given += padded) {
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int v = 0; v < V; v++) sum[r][v] = load(sums + r * padded + v * LANES);
+    for (int64_t g = 0; g < groups; g++, given += V * LANES) {
         words x[PANEL];
-        memcpy(x, given, (size_t)V * sizeof *x);
-        for (int r = 0; r < ROWS; r++)
-            for (int v = 0; v < V; v++)
+        UNROLL for (int v = 0; v < V; v++) memcpy(&x[v], given + v * LANES, sizeof x[v]);
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int v = 0; v < V; v++)
                 sum[r][v] = add_group(kind, sum[r][v], x[v], weights[r * CHUNK + g]);
     }
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < V; v++) store(sums + r * padded + v * LANES, sum[r][v]);
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int v = 0; v < V; v++) store(sums + r * padded + v * LANES, sum[r][v]);
 }
 
+/* Groups from `group` on of `rows` rows with all tokens of a half. */
 INLINE void tiles(
-    int kind, const uint32_t *weights, const uint32_t *given, int64_t groups, int64_t padded,
-    int64_t rows, float *sums
+    int kind, const Product *p, int64_t half, const uint32_t *weights, int64_t group,
+    int64_t groups, int64_t rows, float *sums
 ) {
+    int64_t padded = p->padded;
     for (int64_t token = 0; token < padded; token += PANEL * LANES) {
-        int64_t vectors = (padded - token) / LANES;
+        int64_t vectors = panel_of(p, token) / LANES;
+        const uint32_t *x = packed_at(p, half, token, group);
         for (int64_t r = 0; r < rows; r += ROWS) {
-            const uint32_t *from = weights + r * CHUNK, *x = given + token;
+            const uint32_t *from = weights + r * CHUNK;
             float *to = sums + r * padded + token;
             switch (vectors) {
             case 1: tile(kind, from, x, groups, padded, to, 1); break;
@@ -211,11 +233,8 @@ INLINE void tall_rows(const Product *p, int which, int64_t row, int kind, int de
             values[r] = unpack(kind, dense, mask, values[r], groups / LANES,
                                (char *)(weights + r * CHUNK));
         }
-        for (int64_t half = 0; half < p->halves; half++) {
-            const uint32_t *given = p->packed;
-            given += (half * p->groups + group) * p->padded;
-            tiles(kind, weights, given, groups, p->padded, rows, sums);
-        }
+        for (int64_t half = 0; half < p->halves; half++)
+            tiles(kind, p, half, weights, group, groups, rows, sums);
     }
     for (int64_t t = 0; t < p->tokens; t++)
         for (int64_t r = 0; r < rows; r++) {
@@ -296,7 +315,7 @@ static void pack_many(void *about, int64_t task, void *own) {
     }
     for (int64_t half = 0; half < p->halves; half++)
         for (int64_t g = 0; g < p->groups; g++) {
-            uint32_t *to = (uint32_t *)p->packed + (half * p->groups + g) * p->padded + first;
+            uint32_t *to = packed_at(p, half, first, g);
             int64_t left = m->columns - g * each;
             for (int64_t l = 0; l < LANES; l++) {
                 const float *x = p->given + (first + l) * m->columns + g * each;

@@ -9,6 +9,7 @@
 #endif
 
 #define LANES 16
+#define UNROLL _Pragma("GCC unroll 8") /* so that what a loop fills stays in registers */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float lanes __attribute__((vector_size(64)));
@@ -19,16 +20,23 @@ INLINE lanes load(const float *from) { lanes v; memcpy(&v, from, sizeof v); retu
 INLINE void store(float *to, lanes v) { memcpy(to, &v, sizeof v); }
 INLINE lanes splat(float x) { return (lanes){0} + x; }
 
-INLINE float sum_of(lanes v) { /* by halves, the same for every target */
-    for (int half = 8; half; half /= 2)
-        for (int l = 0; l < half; l++) v[l] += v[l + half];
-    return v[0];
+/* By halves, in registers, the same for every target. */
+INLINE float sum_of(lanes v) {
+    typedef float eight __attribute__((vector_size(32)));
+    typedef float four __attribute__((vector_size(16)));
+    eight halves[2];
+    memcpy(halves, &v, sizeof v);
+    halves[0] += halves[1];
+    four quarters[2];
+    memcpy(quarters, halves, sizeof quarters);
+    quarters[0] += quarters[1];
+    return (quarters[0][0] + quarters[0][2]) + (quarters[0][1] + quarters[0][3]);
 }
 
 INLINE float largest_of(lanes v) {
-    for (int half = 8; half; half /= 2)
-        for (int l = 0; l < half; l++) v[l] = v[l] > v[l + half] ? v[l] : v[l + half];
-    return v[0];
+    float largest = v[0];
+    for (int l = 1; l < LANES; l++) largest = v[l] > largest ? v[l] : largest;
+    return largest;
 }
 
 INLINE lanes larger(lanes a, lanes b) {
@@ -196,16 +204,20 @@ INLINE lanes add_shorts(lanes sum, words given, words weights) {
 
 /* Two vectors of floats that are bf16 already, as one of shorts in the order of the columns. */
 INLINE words joined_shorts(lanes low, lanes high) {
-    uint32_t from[2][LANES], made[LANES];
+#if WIDE == 5
+    const __m512i upper = _mm512_set_epi32(
+        0x3f003d, 0x3b0039, 0x370035, 0x330031, 0x2f002d, 0x2b0029, 0x270025, 0x230021,
+        0x1f001d, 0x1b0019, 0x170015, 0x130011, 0xf000d, 0xb0009, 0x70005, 0x30001);
+    return (words)_mm512_permutex2var_epi16((__m512i)low, upper, (__m512i)high);
+#else
+    uint16_t from[2][2 * LANES], made[2 * LANES];
     memcpy(from[0], &low, sizeof low);
     memcpy(from[1], &high, sizeof high);
-    for (int l = 0; l < LANES; l++) {
-        const uint32_t *pair = &from[l / 8][l % 8 * 2];
-        made[l] = pair[0] >> 16 | (pair[1] & 0xffff0000);
-    }
+    for (int l = 0; l < 2 * LANES; l++) made[l] = from[l / LANES][l % LANES * 2 + 1];
     words v;
     memcpy(&v, made, sizeof v);
     return v;
+#endif
 }
 
 /* e^x: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2], relative error 2e-7. */

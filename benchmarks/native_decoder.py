@@ -1,0 +1,252 @@
+"""A random LLaMA decoder in our own engine, sparse, against every dense engine of the same precision.
+
+    python benchmarks/native_decoder.py [--width 2048] [--blocks 3] [--rounds 6] [--cores 2]
+        [--precision bf16|int8] [--phases 'one token behind 640,prompt of 256']
+
+All engines are open at once and take turns; ratios are of medians, to the fastest dense engine of
+torch, ONNX Runtime and OpenVINO. GB/s are the bytes of weights and cache that a pass reads, beside
+what plain reading of memory reaches between the passes.
+"""
+
+import argparse
+import ctypes
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import torch
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+from deepsparse_decoder import VOCABULARY, in_onnxruntime, in_openvino, random_decoder  # noqa: E402
+from slimsearch import compiled, display  # noqa: E402
+from slimsearch.checkpoint import Checkpoint  # noqa: E402
+from slimsearch.files import to_json  # noqa: E402
+from slimsearch.graphs import decoder as graph  # noqa: E402
+from slimsearch.graphs.anatomy import Decoder  # noqa: E402
+from slimsearch.graphs.int8 import Int8, stored  # noqa: E402
+from slimsearch.graphs.linear import dense  # noqa: E402
+from slimsearch.latency import stopwatch  # noqa: E402
+from slimsearch.native import form, parts  # noqa: E402
+from slimsearch.native.form import Held, Shape  # noqa: E402
+from slimsearch.native.session import NativeSession  # noqa: E402
+
+PHASES = {  # tokens read at once, tokens before them
+    "one token behind 640": (1, 640),
+    "prompt of 256": (256, 0),
+    "prompt of 640": (640, 0),
+}
+SPARSITIES = (0.5, 0.6, 0.7)
+WIDTHS = {"bf16": 2, "int8": 1}
+SEEN = 256 << 20  # bytes read to measure memory
+
+
+@dataclass
+class Engine:
+    name: str
+    sparsity: float
+    read: int  # bytes of weights and cache in a pass
+    time: Callable[[], list[float]]
+    seconds: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--width", type=int, default=2048)
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--precision", choices=WIDTHS, default="bf16")
+    parser.add_argument("--phases", default=",".join(PHASES))
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(options.cores)
+    whole = random_decoder(options.width, options.blocks)
+    for phase in options.phases.split(","):
+        with ExitStack() as stack, TemporaryDirectory() as place:
+            memory = Memory(Path(place), options.cores)
+            engines = list(opened(whole, PHASES[phase], options, Path(place), stack))
+            for _ in range(options.rounds):
+                for engine in engines:
+                    engine.seconds += engine.time()
+                    memory.measure()
+            title = f"{phase}, width {options.width}, {options.blocks} blocks, {options.precision}"
+            show(title, engines, memory)
+
+
+class Memory:
+    """How fast memory is read, measured between passes."""
+
+    def __init__(self, place: Path, cores: int):
+        target, compiler = place / "read.so", compiled.found_compiler()
+        source = Path(__file__).with_name("read_bandwidth.c")
+        flags = ("-O3", "-march=native", "-fPIC", "-shared", "-pthread")
+        assert compiler is not None, "a C compiler is needed"
+        compiled.build(compiler, [source], flags, target)
+        self._library = ctypes.CDLL(str(target))
+        self._library.read_once.restype = ctypes.c_double
+        self._content = np.ones(SEEN // 8, np.int64)
+        self._cores, self.speeds = cores, []
+
+    def measure(self) -> None:
+        seen = ctypes.c_uint64()
+        begin = -self._content.ctypes.data % 64
+        seconds = self._library.read_once(
+            ctypes.c_void_p(self._content.ctypes.data + begin), ctypes.c_int64(SEEN - 64),
+            ctypes.c_int64(self._cores), ctypes.byref(seen),
+        )  # fmt: skip
+        self.speeds.append(SEEN / seconds / 1e9)
+
+
+def opened(whole: Decoder, phase: tuple[int, int], options, place: Path, stack: ExitStack):
+    """Our engine at every sparsity, and the dense ones."""
+    precision, cores = options.precision, options.cores
+    width = WIDTHS[precision]
+    weights = whole.head.weight.numel() + sum(
+        getattr(block, role).weight.numel() for block in whole.blocks for role in parts.ROLES
+    )
+    cache = 2 * phase[1] * whole.key_heads * whole.head_width * len(whole.blocks)
+    for sparsity in (0.0, *SPARSITIES):
+        thinned = stopwatch.thinned(whole, sparsity)
+        session, size = in_native(thinned, precision, place / f"{sparsity}", cores, stack)
+        yield Engine("native", sparsity, size + 4 * cache, passes(session, phase, whole.width))
+    fixed = graph.Fixed(*phase)
+    inputs = stopwatch.random_inputs(whole, fixed, len(whole.blocks))
+    dense_read = weights * width + 4 * cache
+    if precision == "bf16":
+        file = place / "dense.onnx"
+        graph.build(whole, fixed, dense).write(file)
+        time = in_openvino("bf16")(file, inputs, cores, stack)
+        yield Engine("openvino bf16", 0.0, dense_read, time)
+        yield Engine("torch bf16", 0.0, dense_read - 2 * cache, in_torch(whole, phase))
+        return
+    for name, linear, make in (
+        ("onnxruntime int8", Int8(), in_onnxruntime),
+        ("openvino int8 weights", stored, in_openvino("bf16")),
+    ):
+        file = place / f"{name}.onnx"
+        graph.build(whole, fixed, linear).write(file)
+        yield Engine(name, 0.0, dense_read, make(file, inputs, cores, stack))
+
+
+def in_native(whole: Decoder, precision: str, place: Path, cores: int, stack: ExitStack):
+    """A session, and the bytes of its matrices."""
+    dtype = {"bf16": "bfloat16", "int8": "int8"}[precision]
+    folder = place / form.FORM
+    folder.mkdir(parents=True)
+    shape = Shape(
+        dtype=dtype, blocks=len(whole.blocks), width=whole.width, heads=whole.heads,
+        key_heads=whole.key_heads, head_width=whole.head_width,
+        inner=len(whole.blocks[0].gate.weight), vocabulary=VOCABULARY,
+        positions=whole.positions, epsilon=whole.epsilon, activation=whole.activation, names={},
+    )  # fmt: skip
+    held = list(parts.parts_of(whole, dtype, lambda matrix: None))
+    seal = form.write(folder / form.DECODER, held, to_json(asdict(shape)))
+    began = perf_counter()
+    session = NativeSession(Held(Checkpoint(place, {}, {}), {form.DECODER: seal}), cores)
+    seconds = perf_counter() - began
+    display.say(f"native, {seal['bytes'] / 2**20:.0f} MiB: opened and checked in {seconds:.2f} s")
+    stack.callback(session.close)
+    read = (part.size for part in held if not part.name.startswith(("embedding", "cos", "sin")))
+    return session, sum(read)
+
+
+def passes(session: NativeSession, phase: tuple[int, int], width: int) -> Callable[[], list[float]]:
+    tokens, before = phase
+    draw = np.random.default_rng(0)
+    given = draw.standard_normal((1, tokens, width), np.float32)
+    past = draw.standard_normal((1, max(before, 1), width), np.float32)
+
+    def read(embeds, start: int) -> float:
+        count = embeds.shape[1]
+        mask = np.ones((1, start + count), np.int64)
+        places = np.arange(start, start + count)[None]
+        return timed(lambda: session.step(embeds, mask, places))
+
+    def several() -> list[float]:
+        found = []
+        for number in range(6 if tokens == 1 else 2):
+            if number == 0 or tokens > 1:
+                session.forget()
+                if before:
+                    read(past, 0)
+                    read(given, before)
+            found.append(read(given, before + number + 1 if before else 0))
+        return found
+
+    return several
+
+
+def in_torch(whole: Decoder, phase: tuple[int, int]) -> Callable[[], list[float]]:
+    """transformers' LLaMA of the same shape, in bf16; a cache that is cut back after each token."""
+    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+    tokens, before = phase
+    config = LlamaConfig(
+        hidden_size=whole.width, intermediate_size=len(whole.blocks[0].gate.weight),
+        num_hidden_layers=len(whole.blocks), num_attention_heads=whole.heads,
+        num_key_value_heads=whole.key_heads, vocab_size=VOCABULARY, dtype=torch.bfloat16,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    given = torch.randn(1, tokens, whole.width, dtype=torch.bfloat16)
+
+    @torch.no_grad()
+    def read(embeds: torch.Tensor, cache: DynamicCache) -> None:
+        model(
+            inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+
+    def several() -> list[float]:
+        found, cache = [], DynamicCache()
+        if before:
+            read(torch.randn(1, before, whole.width, dtype=torch.bfloat16), cache)
+            read(given, cache)
+        for _ in range(6 if tokens == 1 else 2):
+            if not before:
+                cache = DynamicCache()
+            found.append(timed(lambda cache=cache: read(given, cache)))
+        return found
+
+    return several
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = perf_counter()
+    work()
+    return perf_counter() - began
+
+
+def show(title: str, engines: list[Engine], memory: Memory) -> None:
+    for engine in engines:
+        del engine.seconds[: len(engine.seconds) // 6]  # the first round warms up
+    middle = [median(engine.seconds) for engine in engines]
+    foreign = [
+        (time, engine) for time, engine in zip(middle, engines, strict=True)
+        if engine.name != "native"
+    ]  # fmt: skip
+    best, chosen = min(foreign, key=lambda one: one[0])
+    quick = min(stopwatch.quick(engine.seconds) for _, engine in foreign)
+    reads = median(memory.speeds)
+    rows = [
+        [
+            engine.name, f"{engine.sparsity:g}", f"{1e3 * time:.2f}", f"{best / time:.2f}",
+            f"{quick / stopwatch.quick(engine.seconds):.2f}", f"{engine.read / 1e6:.0f}",
+            f"{engine.read / time / 1e9:.1f}", f"{reads:.1f}",
+        ]
+        for time, engine in zip(middle, engines, strict=True)
+    ]  # fmt: skip
+    columns = (
+        "engine", "sparsity", "median ms", "of best dense", "quick", "MB", "GB/s", "memory GB/s",
+    )  # fmt: skip
+    display.grid(title, columns, rows)
+    display.say(f"The best dense engine is {chosen.name}.")
+
+
+if __name__ == "__main__":
+    main()
