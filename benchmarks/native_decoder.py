@@ -1,4 +1,4 @@
-"""A random LLaMA decoder in our own engine, sparse, against every dense engine of the same precision.
+"""A random LLaMA decoder in our own engine, sparse, against dense engines of the same precision.
 
     python benchmarks/native_decoder.py [--width 2048] [--blocks 3] [--rounds 6] [--cores 2]
         [--precision bf16|int8] [--phases 'one token behind 640,prompt of 256']
@@ -25,6 +25,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from deepsparse_decoder import VOCABULARY, in_onnxruntime, in_openvino, random_decoder  # noqa: E402
+
 from slimsearch import compiled, display  # noqa: E402
 from slimsearch.checkpoint import Checkpoint  # noqa: E402
 from slimsearch.files import to_json  # noqa: E402
@@ -198,9 +199,7 @@ def in_torch(whole: Decoder, phase: tuple[int, int]) -> Callable[[], list[float]
 
     @torch.no_grad()
     def read(embeds: torch.Tensor, cache: DynamicCache) -> None:
-        model(
-            inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
+        model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
     def several() -> list[float]:
         found, cache = [], DynamicCache()

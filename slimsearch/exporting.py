@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,13 +11,27 @@ from typing import Any
 
 import torch
 
-from slimsearch import artefact, checkpoint, files, loading, plugins, pruning, results
+from slimsearch import (
+    artefact,
+    assembly,
+    checkpoint,
+    files,
+    inputs,
+    loading,
+    plugins,
+    pruning,
+    results,
+    settings,
+)
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Exporter
 from slimsearch.errors import RunError, SettingsError
 from slimsearch.native import form
+from slimsearch.native.parts import Steps
+from slimsearch.native.quantise import quantise
 from slimsearch.native.unpack import unpack
 from slimsearch.settings import Settings
+from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
 
 
@@ -29,6 +43,10 @@ class Choices:
     int8: bool = False  # matrices of the decoder in int8, where the form has them
     dtype: str = ""  # what is calculated in, where that is ours to say; empty: the form's own
 
+    @property
+    def in_int8(self) -> bool:
+        return self.int8 or self.dtype == "int8"
+
 
 def export(
     source: str,
@@ -37,11 +55,13 @@ def export(
     choices: Choices = Choices(),
     pruned_by: Settings | None = None,
     watch: Watch | None = None,
+    calibrated_by: Settings | None = None,
 ) -> dict[str, Any]:
     """Writes `source` in each of `forms` into a folder that does not exist yet; its record.
 
     `source` is a finished run, a model folder, a hub id or 'demo'; with `pruned_by`, a model that
-    is pruned exactly by that policy first.
+    is pruned exactly by that policy first. `calibrated_by` says what int8 in our own form is
+    calibrated on, where that is neither a run nor pruned now.
     """
     watch = watch or Watch()
     exporters: dict[str, Exporter] = {
@@ -52,12 +72,37 @@ def export(
     with _model(source, folder, pruned_by, watch) as model, watch.stage("export"):
         found = checkpoint.find(model)
         vlm = loading.load(found, "cpu", _stored_dtype(found))
+        if form.FORM in exporters and choices.in_int8:
+            steps = _steps(vlm, model, pruned_by or calibrated_by or _of_run(source), watch)
+            more = {**asdict(choices), "steps": steps}
+            exporters[form.FORM] = plugins.make("exporters", form.FORM, more)
         record = artefact.write(vlm, folder, artefact.facts_of(vlm), exporters)
     evaluated = Path(source) / results.FOLDER / results.CHAMPION
     if pruned_by is None and evaluated.is_dir():
         results.copy(evaluated, folder / results.FOLDER)
         artefact.renew_card(folder)
     return record
+
+
+def _of_run(source: str) -> Settings | None:
+    """What a run was set to, or the demo model's defaults; None for other models."""
+    if artefact.champion(Path(source)) is not None:
+        return settings.read(Path(source) / "settings.toml")
+    return Settings() if source == settings.DEMO else None
+
+
+def _steps(vlm: VLM, model: str, by: Settings | None, watch: Watch) -> Mapping[str, Steps]:
+    """int8 matrices with error feedback, or none where nothing says what to calibrate on."""
+    if by is None:
+        watch.note(
+            "int8 weights are rounded to the nearest: nothing says what to calibrate on. Export a "
+            "run, or give its settings with --from."
+        )
+        return {}
+    given = inputs.gather(replace(by, model=model))
+    calibrated = assembly.calibrate(given, vlm)
+    with watch.stage("int8", len(vlm.matrices)) as advance:
+        return quantise(vlm, calibrated.all, by.tokens, by.damping, advance)
 
 
 def _model(

@@ -20,7 +20,9 @@ def command(
     ] = None,
     settings_file: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--from", help="With --policy: a settings.toml for the prune."),
+        typer.Option(
+            "--from", help="A settings.toml: for --policy, or for what int8 is calibrated on."
+        ),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="The decoder's matrices in int8, zeros exact.")
@@ -47,14 +49,14 @@ def command(
     from slimsearch.errors import SettingsError
     from slimsearch.exporting import Choices, export
 
-    if settings_file and not policy:
+    choices = Choices(room=room, int8=int8, dtype=dtype)
+    if settings_file and not policy and not choices.in_int8:
         raise SettingsError("--from says how to prune, and nothing is pruned without --policy.")
     chosen = settings.read(settings_file) if settings_file else settings.Settings()
     pruned_by = replace(chosen, policy=policy) if policy else None
     with Display() as watch:
-        record = export(
-            source, to, out, Choices(room=room, int8=int8, dtype=dtype), pruned_by, watch
-        )
+        calibrated_by = chosen if settings_file else None
+        record = export(source, to, out, choices, pruned_by, watch, calibrated_by)
     if json:
         display.as_json({"folder": str(out), **record})
         return

@@ -46,8 +46,19 @@ class Native(Exporter):
             form.DECODER: form.write(own / form.DECODER, decoder, to_json(asdict(shape))),
             form.OTHERS: form.write(own / form.OTHERS, list(_others(vlm, claimed))),
         }
-        return {**_report(parts, decoder, dtype), "int8": dtype == "int8", "dtype": dtype,
-                "seals": seals}  # fmt: skip
+        how = f"{dtype}{self._rounding(dtype)}"
+        return {
+            "about": f"The native engine runs native/, in {how}.",
+            "int8": dtype == "int8",
+            "dtype": dtype,
+            **_report(parts, decoder, dtype),
+            "seals": seals,
+        }
+
+    def _rounding(self, dtype: str) -> str:
+        if dtype != "int8":
+            return ""
+        return " solved with error feedback" if self.steps else " rounded to the nearest"
 
     def _dtype(self, vlm: VLM) -> str:
         asked = "int8" if self.int8 else NAMED.get(self.dtype, self.dtype)
@@ -69,7 +80,6 @@ def _report(parts: Decoder, decoder: list[Part], dtype: str) -> dict[str, Any]:
     width = WIDTHS[dtype]
     share, theory = taken / (weights * width), min(1.0, kept / weights + 1 / (8 * width))
     return {
-        "about": f"The native engine runs native/, in {dtype}.",
         "note": f"the decoder's matrices take {taken / 2**20:.1f} MiB, {share:.4f} of dense "
         f"{dtype}; a bit a weight and the {kept / weights:.1%} that stayed make {theory:.4f}.",
         "matrix_bytes": taken,
