@@ -42,15 +42,15 @@ class Subject:
         """Text into this model's tokens."""
         return conversation.load(self.found.checkpoint).tokens
 
-    def facts(self, runtime: str, dtype: str) -> dict[str, Any]:
-        record = self.found.record
+    def facts(self, engine: Engine) -> dict[str, Any]:
+        record, own_python = self.found.record, engine.deepsparse_python
         return {
             "name": self.name,
             "source": self.source,
             "base": record.get("base", self.source),
             "sparsity": record.get("sparsity", 0.0),
-            "runtime": runtime,
-            "dtype": dtype,
+            "runtime": generating.engine_of(self.folder, engine.runtime, own_python),
+            "dtype": engine.dtype,
             "fingerprint": _fingerprint(self.found),
         }
 

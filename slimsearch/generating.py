@@ -146,6 +146,11 @@ def open(
     return name, Speaker(engine.open(folder, threads), speech, found.picture_token)
 
 
+def engine_of(folder: Path, runtime: str = AUTO, deepsparse_python: str = "") -> str:
+    """The name of the engine that `open` would take."""
+    return _engine(artefact.find(folder), runtime, {"deepsparse_python": deepsparse_python})[0]
+
+
 class _Pieces:
     """Text as it grows, token by token: only whole letters, no space before or after."""
 

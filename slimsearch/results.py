@@ -4,7 +4,7 @@ TASK.json, written when it begins (without figures) and again at its end:
 
     {"format": 1, "task": "scienceqa", "finished": true, "headline": "accuracy",
      "model": {"name": "champion", "source": "runs/first", "base": "demo", "sparsity": 0.5,
-               "runtime": "auto", "dtype": "", "fingerprint": "<sha256>"},
+               "runtime": "torch", "dtype": "", "fingerprint": "<sha256>"},
      "data": {"name": "ScienceQA test", "source": "<--data>", "fingerprint": "<sha256>"},
      "choices": {"limit": 0, "seed": 0, ...},       what else the answers follow from
      "count": 424, "units": 424,                    questions, and what is resampled

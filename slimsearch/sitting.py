@@ -63,7 +63,7 @@ def asked(exam: Exam, subject: Subject, folder: Path, watch: Watch) -> Sat:
     if exam.fresh:
         for ending in (".json", ".jsonl", ".grades.jsonl"):
             file.with_suffix(ending).unlink(missing_ok=True)
-    model = subject.facts(exam.engine.runtime, exam.engine.dtype)
+    model = subject.facts(exam.engine)
     header = _header(exam, task, questions, model)
     said = examining.ask(subject, task, questions, exam.engine, file, header, watch)
     return _sat(exam, task, header, list(zip(questions, said, strict=True)), notes, file, watch)

@@ -57,6 +57,7 @@ def test_a_model_that_knows_is_right_and_its_answers_are_kept(pope, tmp_path):
     found = evaluate(pope)
     assert found["figures"]["mean_f1"] == {"value": 100, "low": 100, "high": 100}
     assert found["model"]["name"] == "demo"
+    assert found["model"]["runtime"] == "torch"
     assert found["model"]["sparsity"] == 0
     kept = lines(tmp_path)
     assert len(kept) == found["count"] == 8
