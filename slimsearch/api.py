@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -88,10 +89,17 @@ def search(chosen: Settings, watch: Watch | None = None) -> Result:
             raise
 
 
-def resume(folder: Path | str, watch: Watch | None = None, *, allow_drift: bool = False) -> Result:
+def resume(
+    folder: Path | str,
+    watch: Watch | None = None,
+    *,
+    allow_drift: bool = False,
+    where: Mapping[str, Any] | None = None,
+) -> Result:
     """Goes on with a search that was interrupted, to the same end as an unbroken one.
 
-    `allow_drift` goes on under other conditions too, and says so in all that is written.
+    `allow_drift` goes on under other conditions too, and says so in all that is written. `where`
+    are settings of where candidates are scored from here on: `executor` and those of Ray.
     """
     watch, folder = watch or Watch(), Path(folder)
     with run.reopen(folder) as opened:
@@ -99,8 +107,9 @@ def resume(folder: Path | str, watch: Watch | None = None, *, allow_drift: bool 
             raise RunError(f"{folder} is finished. Its champion is {folder / 'best.toml'}.")
         if opened.torn:
             watch.note(f"The journal's last line was cut off; its {opened.torn} bytes are dropped.")
-        given = inputs.gather(settings.read(folder / "settings.toml"))
-        differences = changes.between(opened.history.fingerprint, given.fingerprint)
+        given = inputs.gather(_moved(settings.read(folder / "settings.toml"), where or {}))
+        before, now = opened.history.fingerprint, given.fingerprint
+        differences = changes.between(before, now, but=settings.WHERE)  # older runs have some
         if differences and not allow_drift:
             raise RunError(
                 f"{folder} was begun under other conditions and would not end the same: "
@@ -131,6 +140,13 @@ def anchored(chosen: Settings) -> Settings:
     return replace(chosen, **found, also=also)
 
 
+def _moved(chosen: Settings, where: Mapping[str, Any]) -> Settings:
+    """The same search, its candidates scored elsewhere."""
+    if fixed := sorted(where.keys() - set(settings.WHERE)):
+        raise SettingsError(f"A resumed run keeps its {fixed[0]}; begin a new one to change it.")
+    return settings.change(chosen, dict(where), "the command line")
+
+
 def _absolute(given: str, on_shelf: bool) -> str:
     """A path that is there, as an absolute one; a name stays as it is."""
     path = Path(given).expanduser()
@@ -149,8 +165,9 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     examiner = Examiner(loop, bench.tasks, bench.held_out, watch, opened)
     examiner.examine("dense")
     _check_sane(bench, examiner.rows[0])
-    position = play(loop, opened, watch)
-    champion = finish.crown(loop, opened, watch, position)
+    with closing(loop.executor):
+        position = play(loop, opened, watch)
+        champion = finish.crown(loop, opened, watch, position)
     moved = vlm.weights()
     vlm.set_weights(original)
     if not loop.settings.skip_baselines:

@@ -7,7 +7,7 @@ and needs no mask.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -45,6 +45,12 @@ class Batch:
             self.source, self.origins[some],
         )  # fmt: skip
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        looks = None if self.looks is None else tuple(look.to(device) for look in self.looks)
+        return replace(self, **moved, looks=looks)
+
     def split(self, rows: int) -> list[Batch]:
         """The same rows in batches of at most so many."""
         return [self.rows(start, start + rows) for start in range(0, len(self.ids), rows)]
@@ -61,6 +67,11 @@ class Calibrated:
     @property
     def all(self) -> tuple[Batch, ...]:
         return self.texts + self.pairs + self.also
+
+    def to(self, device: torch.device) -> Calibrated:
+        """The same on another device."""
+        moved = (tuple(b.to(device) for b in some) for some in (self.texts, self.pairs, self.also))
+        return Calibrated(*moved)
 
     def split(self, rows: int) -> Calibrated:
         """The same in batches of at most so many rows."""

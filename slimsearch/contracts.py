@@ -189,6 +189,14 @@ class Executor(ABC):
         share: float = 1.0,
     ) -> Iterator[Score]: ...
 
+    def take_notes(self) -> list[str]:
+        """What happened beside the scores that the user should read, since this was last asked."""
+        return []
+
+    def close(self) -> None:
+        """Gives back what it holds; the next `score` would begin anew."""
+        return None
+
 
 class Exporter(ABC):
     """One form of a model. `fill` writes it into a folder that is being made: `artefact.write`

@@ -40,6 +40,11 @@ class Evaluator:
             for term in self.terms.values():
                 term.prepare(self.vlm, self._parts[share])
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the calibration, those that are ready."""
+        return tuple(self._parts)
+
     def score(
         self,
         candidate: Candidate,

@@ -63,9 +63,13 @@ class ExactStore(LevelStore):
         true_sequential: bool,
         where: str = "memory",
     ):
-        super().__init__(vlm, where)
         self._batches, self._solver, self._tokens = batches, solver, tokens
         self._true_sequential = true_sequential
+        super().__init__(vlm, where)
+
+    def attach(self, vlm: VLM) -> None:
+        super().attach(vlm)
+        self._batches = [batch.to(vlm.device) for batch in self._batches]
         self._last: tuple[dict[str, float], int] = {}, vlm.changes
 
     def stitch(self, vlm: VLM, levels: Mapping[str, float]) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-import transformers
 
 from slimsearch import (
     calibration,
@@ -28,21 +26,14 @@ from slimsearch.contracts import Architecture
 from slimsearch.conversation import Speech
 from slimsearch.errors import CalibrationError, SettingsError
 from slimsearch.policy import PolicyFile
-from slimsearch.settings import Settings, as_dict, policy_of, strategy_of
-from slimsearch.version import __version__
+from slimsearch.settings import WHERE, Settings, as_dict, policy_of, strategy_of
+from slimsearch.version import versions
 
 # Settings that change no result, or whose content is in the fingerprint by itself.
 ELSEWHERE = (
-    "out",
-    "stores",
-    "store_in",
-    "json",
-    "dry_run",
-    "model",
-    "policy",
-    "calibration",
-    "pairs",
-)
+    "out", "stores", "store_in", "json", "dry_run", "model", "policy", "calibration", "pairs",
+    *WHERE,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,12 +58,7 @@ class Given:
             "calibration": self.material.fingerprint(),
             "policy": {name: dict(table) for name, table in self.policy.tables.items()},
             "settings": {key: value for key, value in chosen.items() if key not in ELSEWHERE},
-            "versions": {
-                "slimsearch": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
             "device": device.type,
             "dtype": str(loading.pick_dtype(self.checkpoint, self.settings.dtype, device)),
         }

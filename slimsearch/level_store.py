@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -78,17 +79,26 @@ class LevelStore:
 
     def __init__(self, vlm: VLM, where: str = "memory"):
         self.where = where
-        self._vlm = vlm
-        self._device = vlm.device if where == "gpu" else torch.device("cpu")
         self._entries: dict[tuple[str, float], Packed] = {}
         self._unsolved: dict[str, str] = {}  # matrices that no damping could solve, and why
+        self.raised: dict[str, float] = {}  # matrix -> damping it took, where more than asked for
+        self.attach(vlm)
+
+    def attach(self, vlm: VLM) -> None:
+        """Belongs to this model from here on, on which nothing is pruned."""
+        self._vlm = vlm
+        self._device = vlm.device if self.where == "gpu" else torch.device("cpu")
+        self._entries = {key: packed.to(self._device) for key, packed in self._entries.items()}
         self._sizes = {matrix.name: matrix.size for matrix in vlm.matrices}
         self._dense: dict[str, Tensor] = {}
-        if where != "disk":
+        if self.where != "disk":
             for name in self._sizes:
                 self._dense[name] = vlm.linear(name).weight.detach().to(self._device, copy=True)
-        self.raised: dict[str, float] = {}  # matrix -> damping it took, where more than asked for
         self._on: dict[str, object] = dict.fromkeys(self._sizes, DENSE)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process, to be attached to a model there."""
+        return {**vars(self), "_vlm": None, "_dense": {}, "_on": {}, "raised": {}}
 
     def add(self, matrix: str, level: float, pruned: Packed) -> None:
         self._entries[matrix, _key(level)] = pruned.to(self._device)

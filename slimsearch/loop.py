@@ -245,6 +245,8 @@ def score_all(
     measured = {c.name: known.get((c.name, share)) for c in todo}
     earlier = {name: score for name, score in measured.items() if score is not None and score.ok}
     for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier, share):
+        for note in loop.executor.take_notes():
+            watch.note(note)
         note_raised(loop, run, watch, f"candidate {score.candidate}")
         run.add_score(score)
         paid[score.candidate] = score

@@ -12,6 +12,10 @@ from typing import Any, get_type_hints
 from slimsearch.errors import SettingsError, did_you_mean
 
 DEMO = "demo"
+# Where candidates are scored: changes no result.
+WHERE = (
+    "executor", "ray_address", "ray_workers", "ray_cpus", "ray_gpus", "ray_retries", "ray_patience",
+)  # fmt: skip
 MOST = 1 << 30  # no setting means anything beyond
 
 
@@ -134,6 +138,29 @@ class Settings:
         "published, with --exact.",
     )
     executor: str = _setting("local", "Where candidates are scored (slimsearch list executors).")
+    ray_address: str = _setting(
+        "", "Ray cluster to join: host:port, or auto on one of its hosts; '' starts one here."
+    )
+    ray_workers: int = _setting(
+        0,
+        "Processes that score side by side; 0: one for each GPU, or for as many cores as it takes.",
+        0,
+    )
+    ray_cpus: int = _setting(
+        0,
+        "Cores that a worker takes and threads that it computes with; 0: as many threads as a run "
+        "without Ray, so that both give the same, bit for bit.",
+        0,
+    )
+    ray_gpus: float = _setting(
+        -1.0, "GPUs that a worker takes, or a part of one; -1: one where --device is a GPU.", -1
+    )
+    ray_retries: int = _setting(
+        2, "How often a candidate whose worker died is tried again before it counts as failed.", 0
+    )
+    ray_patience: int = _setting(
+        600, "Seconds to wait while no worker is ready before the run stops, to be resumed.", 1
+    )
     pick: str = _setting(
         "auto",
         "Which candidate is crowned: total, the least weighted sum; knee, where the front bends; "

@@ -27,6 +27,11 @@ class Look:
     inputs: Mapping[str, Tensor]  # of the model; pixels as ones of that shape, which take no room
     given: tuple[Tensor, ...]  # what each projector was given, [pieces, ...]
 
+    def to(self, device: torch.device) -> Look:
+        """The same on another device."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        return Look(inputs, tuple(tensor.to(device) for tensor in self.given))
+
 
 class Sight:
     """The vision side of a model: `base` is the model without its head."""

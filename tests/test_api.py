@@ -19,7 +19,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from slimsearch import api, history, policy
 from slimsearch.candidate import Score
-from slimsearch.errors import ModelError, PolicyError, ResourceError, RunError, SolverError, Stopped
+from slimsearch.errors import (
+    ModelError,
+    PolicyError,
+    ResourceError,
+    RunError,
+    SettingsError,
+    SolverError,
+    Stopped,
+)
 from slimsearch.objectives.text_loss import TextLoss
 from slimsearch.settings import Settings
 from slimsearch.solvers.sparsegpt import SparseGPT
@@ -244,6 +252,18 @@ def test_a_run_stopped_in_any_stage_ends_the_same(result, chosen, tmp_path, stag
         api.search(replace(chosen, out=str(run)), Stopping(stage, time))
     assert not (run / "best.toml").exists()
     api.resume(run)
+    assert outcome(run) == outcome(result.folder)
+
+
+def test_where_candidates_are_scored_is_no_part_of_a_run(result, tmp_path):
+    """A run that was begun on a cluster is gone on with here, to the same bytes."""
+    run = copy_of(result.folder, tmp_path / "run", 9)
+    file = run / "settings.toml"
+    begun = file.read_text().replace('executor = "local"', 'executor = "ray"')
+    file.write_text(begun.replace("ray_workers = 0", "ray_workers = 8"))
+    with pytest.raises(SettingsError, match="keeps its seed"):
+        api.resume(run, where={"seed": 1})
+    api.resume(run, where={"executor": "local"})
     assert outcome(run) == outcome(result.folder)
 
 

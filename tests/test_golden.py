@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slimsearch import api, exporting, history, inputs, policy
+from slimsearch import api, exporting, history, policy, version
 from slimsearch.errors import RunError
 
 GOLDEN = sorted(path for path in (Path(__file__).parent / "golden").iterdir() if path.is_dir())
@@ -50,7 +50,7 @@ def test_a_finished_one_is_exported_and_not_gone_on_with(golden):
 
 def test_an_unfinished_one_names_what_differs_and_goes_on_if_told_to(golden, monkeypatch):
     run = golden / "interrupted"
-    monkeypatch.setattr(inputs, "__version__", "99")
+    monkeypatch.setattr(version, "__version__", "99")
     with pytest.raises(RunError, match=r"versions\.slimsearch was '[0-9.]+', is '99'"):
         api.resume(run)
     found = api.resume(run, allow_drift=True)

@@ -77,6 +77,7 @@ def test_what_is_promised_can_be_imported():
         ("onnx", {"graphs"}),
         ("onnxruntime", {"runtimes"}),
         ("openvino", {"privacy.py"}),
+        ("ray", {"executors"}),
     ],
 )
 def test_each_heavy_library_has_one_door(library, places):

@@ -1,12 +1,17 @@
 """slimsearch resume: goes on where a search was interrupted."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from slimsearch.cli.options import with_changes
+from slimsearch.settings import WHERE
 
+
+@with_changes(*WHERE)
 def command(
+    changes: dict[str, Any],
     run: Annotated[Path, typer.Argument(help="A run folder that `slimsearch run` made.")],
     allow_drift: Annotated[
         bool,
@@ -20,4 +25,4 @@ def command(
     """Go on with an interrupted search, to the same end as an unbroken one."""
     from slimsearch.cli import searching
 
-    searching.go_on(run, allow_drift, json)
+    searching.go_on(run, allow_drift, changes, json)

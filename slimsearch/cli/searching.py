@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from slimsearch import api, display, history
 from slimsearch.api import Result
@@ -20,9 +21,13 @@ def start(settings: Settings) -> None:
     _carry_out(folder, lambda watch: api.search(chosen, watch), settings.json)
 
 
-def go_on(folder: Path, allow_drift: bool, as_json: bool) -> None:
+def go_on(folder: Path, allow_drift: bool, where: Mapping[str, Any], as_json: bool) -> None:
     """An interrupted search, with its result printed."""
-    _carry_out(folder, lambda watch: api.resume(folder, watch, allow_drift=allow_drift), as_json)
+
+    def work(watch: Display) -> Result:
+        return api.resume(folder, watch, allow_drift=allow_drift, where=where)
+
+    _carry_out(folder, work, as_json)
 
 
 def _carry_out(folder: Path, work: Callable[[Display], Result], as_json: bool) -> None:

@@ -4,44 +4,52 @@ import pytest
 
 from slimsearch.candidate import Candidate, Score
 from slimsearch.contracts import Executor
-from slimsearch.plugins import about, find, names
+from slimsearch.evaluate import Evaluator
+from slimsearch.families.layer_sparsity import LayerSparsity
+from slimsearch.level_store import LevelStore, fill
+from slimsearch.objectives.text_loss import TextLoss
+from slimsearch.plugins import about, make, names
 from slimsearch.policy import Policy
+from slimsearch.solvers.magnitude import Magnitude
+from slimsearch.vlm import Calibrated
 
 EXECUTORS = names("executors")
 
 
-class Counting:
-    """An evaluator that scores by name and notes what it was given."""
-
-    def __init__(self) -> None:
-        self.given = []
-
-    def score(self, candidate, projector, earlier=None, share=1.0):
-        self.given.append((candidate.name, earlier))
-        return Score(candidate.name, candidate.genes, float(candidate.name[2:]),
-                     projector=projector, share=share)  # fmt: skip
+@pytest.fixture
+def evaluator(seen, batches) -> Evaluator:
+    model, store = seen[0], LevelStore(seen[0])
+    levels = {m.name: (0.25, 0.5) for m in model.matrices}
+    fill(store, model, batches, levels, Magnitude(), "both", lambda: None)
+    texts = tuple(batch for batch in batches if batch.features is None)
+    families = {"layer_sparsity": LayerSparsity()}
+    found = Evaluator(
+        model, store, Calibrated(texts, ()), families, {"text_loss": TextLoss()}, {"text_loss": 1.0}
+    )
+    found.use(0.5)
+    return found
 
 
 def test_all_are_found():
-    assert set(EXECUTORS) >= {"local"}
+    assert set(EXECUTORS) >= {"local", "ray"}
     assert all(about("executors", name) for name in EXECUTORS)
 
 
 @pytest.mark.parametrize("name", EXECUTORS)
-def test_scores_come_in_the_order_given(name):
-    candidates = [Candidate(f"1-{n:02d}", (n,), Policy({})) for n in (3, 1, 2, 5, 4)]
-    evaluator, earlier = Counting(), {"1-02": Score("1-02", (2,), 9.0, {"text_loss": 9.0})}
-    executor = find("executors", name)()
+def test_scores_come_in_the_order_given(name, evaluator):
+    """The same as the evaluator's own; what was measured earlier is taken over."""
+    candidates = [
+        Candidate(f"1-{n:02d}", (n,), Policy({"layer_sparsity": {"blocks.*": n / 4}}))
+        for n in (1, 0, 2)
+    ]
+    earlier = {"1-00": Score("1-00", (0,), 9.0, {"text_loss": 9.0})}
+    executor = make("executors", name, {"ray_workers": 1})
     assert isinstance(executor, Executor)
+    assert list(executor.score([], evaluator, 7, {})) == []
     scores = list(executor.score(candidates, evaluator, 7, earlier, 0.5))
-    assert [score.candidate for score in scores] == [c.name for c in candidates]
-    assert [score.total for score in scores] == [3, 1, 2, 5, 4]
-    assert {score.projector for score in scores} == {7}
-    assert {score.share for score in scores} == {0.5}
-    assert dict(evaluator.given)["1-02"] is earlier["1-02"]
-    assert dict(evaluator.given)["1-03"] is None
-
-
-@pytest.mark.parametrize("name", EXECUTORS)
-def test_nothing_to_score(name):
-    assert list(find("executors", name)().score([], Counting(), 0, {})) == []
+    assert executor.take_notes() == []
+    executor.close()
+    evaluator.restore()
+    assert scores == [evaluator.score(c, 7, earlier.get(c.name), 0.5) for c in candidates]
+    assert [score.candidate for score in scores] == ["1-01", "1-00", "1-02"]
+    assert scores[1].total == 9.0

@@ -1,0 +1,114 @@
+"""Scores candidates side by side in workers of a Ray cluster, or of this machine alone."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+import torch
+
+from slimsearch.candidate import Candidate, Score, failed
+from slimsearch.contracts import Executor
+from slimsearch.errors import SettingsError
+from slimsearch.evaluate import Evaluator
+from slimsearch.executors._cluster import connected, resources
+from slimsearch.executors._worker import Answer, Task
+from slimsearch.executors._workers import Lost, Workers
+
+AHEAD = 2  # candidates for each worker that are under way, or wait for an earlier one to be told
+
+if find_spec("ray") is None:
+    raise SettingsError(
+        "executor = 'ray' needs Ray, which is not installed: pip install 'slimsearch[ray]', or "
+        "use --executor local."
+    )
+
+
+@dataclass
+class Ray(Executor):
+    ray_address: str = ""
+    ray_workers: int = 0
+    ray_cpus: int = 0
+    ray_gpus: float = -1.0
+    ray_retries: int = 2
+    ray_patience: int = 600
+    _open: ExitStack = field(default_factory=ExitStack, init=False)
+    _workers: Workers | None = field(default=None, init=False)
+
+    def score(
+        self,
+        candidates: Sequence[Candidate],
+        evaluator: Evaluator,
+        projector: int,
+        earlier: Mapping[str, Score],
+        share: float = 1.0,
+    ) -> Iterator[Score]:
+        if not candidates:
+            return
+        if self._workers is None:
+            self._workers = self._hired(evaluator)
+        self._workers.teach(projector, evaluator)
+        tasks = [Task(c, earlier.get(c.name), share, projector) for c in candidates]
+        for score, raised in self._answers(tasks, self._workers):
+            evaluator.store.raised |= raised
+            yield score
+
+    def take_notes(self) -> list[str]:
+        if self._workers is None:
+            return []
+        taken, self._workers.notes = self._workers.notes, []
+        return taken
+
+    def close(self) -> None:
+        self._workers = None
+        self._open.close()
+
+    def _hired(self, evaluator: Evaluator) -> Workers:
+        """Joins the cluster and lets workers build this evaluator."""
+        gpus = self.ray_gpus
+        if gpus < 0:
+            gpus = float(evaluator.vlm.device.type == "cuda")
+        threads = self.ray_cpus or torch.get_num_threads()
+        cpus = self.ray_cpus or (1 if gpus else threads)
+        here = (torch.cuda.device_count() if gpus else 0, os.cpu_count() or 1)
+        count = self.ray_workers or _fitting(*here, gpus, cpus)
+        self._open.enter_context(connected(self.ray_address, max(here[1], count * cpus), here[0]))
+        if self.ray_address and not self.ray_workers:
+            count = _fitting(*resources(), gpus, cpus)
+        workers = Workers(evaluator, count, threads, cpus, gpus, self.ray_patience)
+        self._open.callback(workers.close)
+        return workers
+
+    def _answers(self, tasks: Sequence[Task], workers: Workers) -> Iterator[Answer]:
+        """In the order of the tasks, whichever is done first."""
+        waiting = deque(tasks)
+        died = Counter[Task]()
+        done: dict[Task, Answer] = {}
+        for place, task in enumerate(tasks):
+            near = set(tasks[place : place + AHEAD * workers.count])
+            while task not in done:
+                while waiting and waiting[0] in near and workers.free:
+                    workers.give(waiting.popleft())
+                for other, answer in workers.wait():
+                    died[other] += isinstance(answer, Lost)
+                    if not isinstance(answer, Lost):
+                        done[other] = answer
+                    elif died[other] <= self.ray_retries:
+                        waiting.appendleft(other)
+                    else:
+                        done[other] = _given_up(other, answer), {}
+            yield done.pop(task)
+
+
+def _fitting(gpus: float, cpus: float, gpus_each: float, cpus_each: int) -> int:
+    """How many workers fit, at least one."""
+    return max(1, int(gpus / gpus_each if gpus_each else cpus / cpus_each))
+
+
+def _given_up(task: Task, lost: Lost) -> Score:
+    reason = f"every worker that tried it died, the last one so: {lost.reason}"
+    return failed(task.candidate, task.projector, reason, task.share)
