@@ -58,7 +58,7 @@ class Task:
 Answer = tuple[Score, dict[str, float]]  # and the dampings that had to be raised, by matrix
 
 
-def load(evaluator: Evaluator, threads: int) -> Cargo:
+def cargo_of(evaluator: Evaluator, threads: int) -> Cargo:
     """What another process needs to build the same evaluator."""
     vlm = evaluator.vlm
     return Cargo(

@@ -34,7 +34,7 @@ class Workers:
     ):
         import ray
 
-        cargo = _worker.load(evaluator, threads)
+        cargo = _worker.cargo_of(evaluator, threads)
         with _worker.tensors_shared():
             self._cargo = [ray.put(cargo), cargo.versions]
         self._kind: Any = ray.remote(Worker).options(
@@ -56,6 +56,11 @@ class Workers:
         return len(self._idle) + len(self._busy)
 
     @property
+    def ready(self) -> int:
+        """How many have built their evaluator."""
+        return len(self._idle) + sum(task is not None for _, task in self._busy.values())
+
+    @property
     def free(self) -> bool:
         """Whether one has nothing to do."""
         return bool(self._idle)
@@ -74,9 +79,9 @@ class Workers:
         future = worker.score.remote(task, self._projector[1]).future()
         self._busy[future] = worker, task
 
-    def wait(self) -> list[tuple[Task, Answer | Lost]]:
+    def collect(self) -> list[tuple[Task, Answer | Lost]]:
         """Waits a moment for answers; a worker that died over a task is replaced."""
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         found: list[tuple[Task, Answer | Lost]] = []
         for future in wait(self._busy, LOOK, FIRST_COMPLETED).done:
@@ -86,14 +91,16 @@ class Workers:
             except RayTaskError as error:
                 cause = error.cause
                 if not isinstance(cause, torch.AcceleratorError):  # else its GPU is what broke
-                    raise cause from None
+                    raise cause from error
                 lost = Lost(f"{type(cause).__name__}: {cause}")
-            except RayActorError as error:
+            except RayError as error:
                 lost = Lost(_reason(error))
             else:
                 self._idle.append(worker)
-                self._stillborn = 0
-                found += [(task, answer)] if task else []
+                if task is None:
+                    self._stillborn = 0
+                else:
+                    found.append((task, answer))
                 continue
             self._replace(worker, task, lost)
             found += [(task, lost)] if task else []
@@ -118,7 +125,7 @@ class Workers:
         ray.kill(worker)
         over = f"over {task.candidate.name}" if task else "before it was ready"
         self._stillborn += task is None
-        if self._stillborn < STILLBORN:
+        if task is not None or self._stillborn < STILLBORN:
             self._hire()
             self.notes.append(f"A worker died {over} and is replaced: {lost.reason}")
         elif self.count:
@@ -127,7 +134,7 @@ class Workers:
             raise ResourceError(f"No worker comes to life: {lost.reason}")
 
     def _check_patience(self) -> None:
-        if self._idle or any(task for _, task in self._busy.values()):
+        if self.ready:
             self._ready_at = monotonic()
         elif monotonic() - self._ready_at > self._patience:
             raise ResourceError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from importlib.util import find_spec
 
 import torch
@@ -57,6 +58,11 @@ class Ray(Executor):
             evaluator.store.raised |= raised
             yield score
 
+    @property
+    def ready(self) -> int:
+        """How many workers have built their evaluator."""
+        return self._workers.ready if self._workers else 0
+
     def take_notes(self) -> list[str]:
         if self._workers is None:
             return []
@@ -85,23 +91,25 @@ class Ray(Executor):
 
     def _answers(self, tasks: Sequence[Task], workers: Workers) -> Iterator[Answer]:
         """In the order of the tasks, whichever is done first."""
-        waiting = deque(tasks)
-        died = Counter[Task]()
-        done: dict[Task, Answer] = {}
-        for place, task in enumerate(tasks):
-            near = set(tasks[place : place + AHEAD * workers.count])
-            while task not in done:
-                while waiting and waiting[0] in near and workers.free:
-                    workers.give(waiting.popleft())
-                for other, answer in workers.wait():
-                    died[other] += isinstance(answer, Lost)
+        place_of = {task: place for place, task in enumerate(tasks)}
+        waiting = list(range(len(tasks)))  # a heap: what died comes before what is new
+        died = Counter[int]()
+        done: dict[int, Answer] = {}
+        for next_place in range(len(tasks)):
+            while next_place not in done:
+                most = next_place + AHEAD * workers.count
+                while waiting and waiting[0] < most and workers.free:
+                    workers.give(tasks[heappop(waiting)])
+                for task, answer in workers.collect():
+                    place = place_of[task]
+                    died[place] += isinstance(answer, Lost)
                     if not isinstance(answer, Lost):
-                        done[other] = answer
-                    elif died[other] <= self.ray_retries:
-                        waiting.appendleft(other)
+                        done[place] = answer
+                    elif died[place] <= self.ray_retries:
+                        heappush(waiting, place)
                     else:
-                        done[other] = _given_up(other, answer), {}
-            yield done.pop(task)
+                        done[place] = _given_up(task, answer), {}
+            yield done.pop(next_place)
 
 
 def _fitting(gpus: float, cpus: float, gpus_each: float, cpus_each: int) -> int:
