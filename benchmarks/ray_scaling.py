@@ -140,11 +140,11 @@ def sent(loop: Loop) -> int:
 
 def tell(found: Inputs, loop: Loop, first: Candidate, result: Result, start: float) -> None:
     """The measured inputs."""
-    task = len(cloudpickle.dumps(_worker.Task(first, None, 1.0, 0)))
+    job = len(cloudpickle.dumps(_worker.Job(first, None, 1.0, 0)))
     rows = [
         ["seconds a candidate, all of the calibration (c)", f"{found.c:.3f}"],
         ["seconds to hand one over (d)", f"{found.d:.4f}"],
-        ["bytes of a task", f"{task:,}"],
+        ["bytes of a job", f"{job:,}"],
         ["bytes of the level store", f"{loop.evaluator.store.bytes:,}"],
         ["bytes sent to each host", f"{found.sent:,}"],
         ["seconds to start Ray and a first worker", f"{start:.1f}"],

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slimsearch import files, journal
@@ -144,13 +144,13 @@ class History:
         self.rounds[record["index"]] = _round(record)
 
     def _take_projector(self, record: Record) -> None:
-        self.projectors[record["version"]] = record["file"]
+        (self.projectors[int(record["version"])],) = _sealed({"": record["file"]}).values()
 
     def _take_levels(self, record: Record) -> None:
-        self.levels = dict(record["files"])
+        self.levels = _sealed(record["files"])
 
     def _take_damping(self, record: Record) -> None:
-        self.raised[record["during"]] = dict(record["raised"])
+        self.raised[record["during"]] = {m: float(d) for m, d in record["raised"].items()}
 
     def _take_polish(self, record: Record) -> None:
         self.polished = ProjectorStep(**record["step"])
@@ -159,8 +159,8 @@ class History:
         self.rows[record["name"]] = record
 
     def _take_drift(self, record: Record) -> None:
-        self.drift += record["differences"]
-        self.fingerprint = record["fingerprint"]
+        self.drift += map(str, record["differences"])
+        self.fingerprint = dict(record["fingerprint"])
         if record["afresh"]:  # what was measured under the old conditions does not hold
             self.levels = self.polished = self.scope = self.samples = None
             self.exact.clear()
@@ -176,6 +176,7 @@ class History:
         self.samples = record
 
     def _take_end(self, record: Record) -> None:
+        _sealed(record["files"])
         self.end = record
 
 
@@ -286,6 +287,17 @@ def _check_start(folder: Path, record: Record) -> None:
             f"{folder} has format {record.get('format')}, this slimsearch reads {FORMAT}; use the "
             f"release that wrote it."
         )
+
+
+def _sealed(seals: Mapping[str, Any]) -> dict[str, Seal]:
+    """Seals by file name; a name that leads out of the run's folder is refused unopened."""
+    found: dict[str, Seal] = {}
+    for name, sealed in seals.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"a file called {name!r}")
+        found[name] = {"bytes": int(sealed["bytes"]), "sha256": str(sealed["sha256"])}
+    return found
 
 
 def _score(record: Mapping[str, Any]) -> Score:

@@ -44,6 +44,7 @@ _PACKAGES = (
     ("onnx", "no export to ONNX, OpenVINO or DeepSparse: pip install 'slimsearch[onnx]'"),
     ("onnxruntime", "no ONNX Runtime to generate with: pip install 'slimsearch[onnx]'"),
     ("openvino", "no OpenVINO to generate with: pip install 'slimsearch[openvino]'"),
+    ("ray", "candidates are scored by one process: pip install 'slimsearch[ray]'"),
 )
 
 

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import slimsearch
-from slimsearch import checkpoint, inputs, loading, settings
+from slimsearch import checkpoint, history, inputs, loading, settings
 from slimsearch.calibration.pictures import check_picture
 from slimsearch.calibration.textfile import read_text
 from slimsearch.checkpoint import INDEX, SINGLE
-from slimsearch.errors import CalibrationError, InputError, ModelError
+from slimsearch.errors import CalibrationError, InputError, ModelError, RunError
 from slimsearch.privacy import SWITCHES
 
 PACKAGE = Path(slimsearch.__file__).parent
@@ -334,6 +334,32 @@ def test_pictures(tmp_path):
     ):
         with pytest.raises(CalibrationError, match=said):
             check_picture(file, "here")
+
+
+# ---- the journal of a run made elsewhere
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"kind": "levels", "files": {"../../x": {"bytes": 1, "sha256": "0"}}},
+        {"kind": "end", "files": {"/etc/passwd": {"bytes": 1, "sha256": "0"}}},
+        {"kind": "end", "files": ["best.toml"]},
+        {"kind": "projector", "version": "../../x", "file": {"bytes": 1, "sha256": "0"}},
+        {"kind": "projector", "version": 1, "file": {}},
+        {"kind": "damping", "during": "a row", "raised": {"blocks.0.q": "\x1b[2J"}},
+        {"kind": "drift", "differences": [], "fingerprint": 7, "afresh": False},
+        {"kind": ["score"]},
+    ],
+)
+def test_a_record_of_a_known_kind_that_means_no_good_is_refused_by_its_place(tmp_path, record):
+    start = {"kind": "start", "format": history.FORMAT, "fingerprint": {}}
+    texts = [json.dumps(some).encode() for some in (start, record)]
+    lines = [b"%08x %s\n" % (zlib.crc32(text), text) for text in texts]
+    (tmp_path / "settings.toml").touch()
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines))
+    with pytest.raises(RunError, match=rf"journal\.jsonl holds at byte {len(lines[0])} \(line 2\)"):
+        history.read(tmp_path)
 
 
 # ---- the network

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Cargo:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Job:
     """A candidate to be scored."""
 
     candidate: Candidate
@@ -108,14 +109,14 @@ class Worker:
         for share in found.shares:
             self._evaluator.use(share)
 
-    def score(self, task: Task, projector: Mapping[str, np.ndarray]) -> Answer:
+    def score(self, job: Job, projector: Mapping[str, np.ndarray]) -> Answer:
         """The candidate's score under this projector."""
         evaluator = self._evaluator
         assert evaluator is not None
-        if self._projector != task.projector:
+        if self._projector != job.projector:
             evaluator.vlm.set_weights({n: torch.tensor(w) for n, w in projector.items()})
-            self._projector = task.projector
-        score = evaluator.score(task.candidate, task.projector, task.earlier, task.share)
+            self._projector = job.projector
+        score = evaluator.score(job.candidate, job.projector, job.earlier, job.share)
         return score, evaluator.store.take_raised()
 
 
@@ -134,7 +135,7 @@ def tensors_shared() -> Iterator[None]:
 def _array(tensor: Tensor) -> tuple[np.ndarray, torch.dtype, tuple[int, ...]]:
     here = tensor.detach().cpu()
     if here.numel() and not any(here.stride()):  # one number, over and over
-        here = here.flatten()[:1]
+        here = here[(0,) * here.ndim]
     flat = here.contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy(), flat.dtype, tuple(tensor.shape)
 
@@ -144,7 +145,7 @@ def _tensor(sent: tuple[np.ndarray, torch.dtype, tuple[int, ...]]) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the array cannot be written, and nobody will
         flat = torch.from_numpy(array).view(dtype)
-    return flat.expand(shape) if len(flat) == 1 else flat.reshape(shape)
+    return flat.reshape(shape) if len(flat) == prod(shape) else flat.expand(shape)
 
 
 def _compare(what: str, wanted: Mapping[str, str], found: Mapping[str, str]) -> None:

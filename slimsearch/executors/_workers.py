@@ -1,4 +1,4 @@
-"""The workers of a cluster as the search sees them: hired, given tasks, replaced when they die."""
+"""The workers of a cluster as the search sees them: hired, given jobs, replaced when they die."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from slimsearch.errors import ResourceError
 from slimsearch.evaluate import Evaluator
 from slimsearch.executors import _worker
-from slimsearch.executors._worker import Answer, Task, Worker
+from slimsearch.executors._worker import Answer, Job, Worker
 
 LOOK = 1.0  # seconds after which the patience is looked at again
 STILLBORN = 3  # workers in a row that may die before they are ready
@@ -21,13 +21,13 @@ STILLBORN = 3  # workers in a row that may die before they are ready
 
 @dataclass(frozen=True)
 class Lost:
-    """Instead of an answer: why the worker that had the task is gone."""
+    """Instead of an answer: why the worker that had the job is gone."""
 
     reason: str
 
 
 class Workers:
-    """Each holds one task at most, so that little is lost with it and nothing piles up."""
+    """Each holds one job at most, so that little is lost with it and nothing piles up."""
 
     def __init__(
         self, evaluator: Evaluator, count: int, threads: int, cpus: int, gpus: float, patience: int
@@ -44,7 +44,7 @@ class Workers:
         self._ready_at = monotonic()  # when a worker was last seen ready
         self._stillborn = 0
         self._idle: list[Any] = []
-        self._busy: dict[Future[Any], tuple[Any, Task | None]] = {}  # None: still building
+        self._busy: dict[Future[Any], tuple[Any, Job | None]] = {}  # None: still building
         self._projector: tuple[int, Any] = (-1, None)
         self.notes: list[str] = []
         for _ in range(count):
@@ -58,7 +58,7 @@ class Workers:
     @property
     def ready(self) -> int:
         """How many have built their evaluator."""
-        return len(self._idle) + sum(task is not None for _, task in self._busy.values())
+        return len(self._idle) + sum(job is not None for _, job in self._busy.values())
 
     @property
     def free(self) -> bool:
@@ -66,26 +66,26 @@ class Workers:
         return bool(self._idle)
 
     def teach(self, version: int, evaluator: Evaluator) -> None:
-        """Makes this the projector that later tasks are scored under."""
+        """Makes this the projector that later jobs are scored under."""
         import ray
 
         if version != self._projector[0]:
             state = {name: w.cpu().numpy() for name, w in evaluator.vlm.weights().items()}
             self._projector = version, ray.put(state)
 
-    def give(self, task: Task) -> None:
-        """Hands a task to a worker that is free."""
+    def give(self, job: Job) -> None:
+        """Hands a job to a worker that is free."""
         worker = self._idle.pop(0)
-        future = worker.score.remote(task, self._projector[1]).future()
-        self._busy[future] = worker, task
+        future = worker.score.remote(job, self._projector[1]).future()
+        self._busy[future] = worker, job
 
-    def collect(self) -> list[tuple[Task, Answer | Lost]]:
-        """Waits a moment for answers; a worker that died over a task is replaced."""
+    def collect(self) -> list[tuple[Job, Answer | Lost]]:
+        """Waits a moment for answers; a worker that died over a job is replaced."""
         from ray.exceptions import RayError, RayTaskError
 
-        found: list[tuple[Task, Answer | Lost]] = []
+        found: list[tuple[Job, Answer | Lost]] = []
         for future in wait(self._busy, LOOK, FIRST_COMPLETED).done:
-            worker, task = self._busy.pop(future)
+            worker, job = self._busy.pop(future)
             try:
                 answer = future.result()
             except RayTaskError as error:
@@ -97,13 +97,13 @@ class Workers:
                 lost = Lost(_reason(error))
             else:
                 self._idle.append(worker)
-                if task is None:
+                if job is None:
                     self._stillborn = 0
                 else:
-                    found.append((task, answer))
+                    found.append((job, answer))
                 continue
-            self._replace(worker, task, lost)
-            found += [(task, lost)] if task else []
+            self._replace(worker, job, lost)
+            found += [(job, lost)] if job else []
         self._check_patience()
         return found
 
@@ -119,13 +119,13 @@ class Workers:
         worker = self._kind.remote()
         self._busy[worker.build.remote(self._cargo).future()] = worker, None
 
-    def _replace(self, worker: Any, task: Task | None, lost: Lost) -> None:
+    def _replace(self, worker: Any, job: Job | None, lost: Lost) -> None:
         import ray
 
         ray.kill(worker)
-        over = f"over {task.candidate.name}" if task else "before it was ready"
-        self._stillborn += task is None
-        if task is not None or self._stillborn < STILLBORN:
+        over = f"over {job.candidate.name}" if job else "before it was ready"
+        self._stillborn += job is None
+        if job is not None or self._stillborn < STILLBORN:
             self._hire()
             self.notes.append(f"A worker died {over} and is replaced: {lost.reason}")
         elif self.count:

@@ -17,7 +17,7 @@ from slimsearch.contracts import Executor
 from slimsearch.errors import SettingsError
 from slimsearch.evaluate import Evaluator
 from slimsearch.executors._cluster import connected, resources
-from slimsearch.executors._worker import Answer, Task
+from slimsearch.executors._worker import Answer, Job
 from slimsearch.executors._workers import Lost, Workers
 
 AHEAD = 2  # candidates for each worker that are under way, or wait for an earlier one to be told
@@ -53,8 +53,8 @@ class Ray(Executor):
         if self._workers is None:
             self._workers = self._hired(evaluator)
         self._workers.teach(projector, evaluator)
-        tasks = [Task(c, earlier.get(c.name), share, projector) for c in candidates]
-        for score, raised in self._answers(tasks, self._workers):
+        jobs = [Job(c, earlier.get(c.name), share, projector) for c in candidates]
+        for score, raised in self._answers(jobs, self._workers):
             evaluator.store.raised |= raised
             yield score
 
@@ -89,26 +89,26 @@ class Ray(Executor):
         self._open.callback(workers.close)
         return workers
 
-    def _answers(self, tasks: Sequence[Task], workers: Workers) -> Iterator[Answer]:
-        """In the order of the tasks, whichever is done first."""
-        place_of = {task: place for place, task in enumerate(tasks)}
-        waiting = list(range(len(tasks)))  # a heap: what died comes before what is new
+    def _answers(self, jobs: Sequence[Job], workers: Workers) -> Iterator[Answer]:
+        """In the order of the jobs, whichever is done first."""
+        place_of = {job: place for place, job in enumerate(jobs)}
+        waiting = list(range(len(jobs)))  # a heap: what died comes before what is new
         died = Counter[int]()
         done: dict[int, Answer] = {}
-        for next_place in range(len(tasks)):
+        for next_place in range(len(jobs)):
             while next_place not in done:
                 most = next_place + AHEAD * workers.count
                 while waiting and waiting[0] < most and workers.free:
-                    workers.give(tasks[heappop(waiting)])
-                for task, answer in workers.collect():
-                    place = place_of[task]
+                    workers.give(jobs[heappop(waiting)])
+                for job, answer in workers.collect():
+                    place = place_of[job]
                     died[place] += isinstance(answer, Lost)
                     if not isinstance(answer, Lost):
                         done[place] = answer
                     elif died[place] <= self.ray_retries:
                         heappush(waiting, place)
                     else:
-                        done[place] = _given_up(task, answer), {}
+                        done[place] = _given_up(job, answer), {}
             yield done.pop(next_place)
 
 
@@ -117,6 +117,6 @@ def _fitting(gpus: float, cpus: float, gpus_each: float, cpus_each: int) -> int:
     return max(1, int(gpus / gpus_each if gpus_each else cpus / cpus_each))
 
 
-def _given_up(task: Task, lost: Lost) -> Score:
+def _given_up(job: Job, lost: Lost) -> Score:
     reason = f"every worker that tried it died, the last one so: {lost.reason}"
-    return failed(task.candidate, task.projector, reason, task.share)
+    return failed(job.candidate, job.projector, reason, job.share)

@@ -21,7 +21,7 @@ def evaluator(seen, batches) -> Evaluator:
     model, store = seen[0], LevelStore(seen[0])
     levels = {m.name: (0.25, 0.5) for m in model.matrices}
     fill(store, model, batches, levels, Magnitude(), "both", lambda: None)
-    texts = tuple(batch for batch in batches if batch.features is None)
+    texts = tuple(batch for batch in batches if batch.looks is None)
     families = {"layer_sparsity": LayerSparsity()}
     found = Evaluator(
         model, store, Calibrated(texts, ()), families, {"text_loss": TextLoss()}, {"text_loss": 1.0}

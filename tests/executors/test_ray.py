@@ -19,6 +19,8 @@ from slimsearch.contracts import Term
 from slimsearch.conversation import text_batches
 from slimsearch.errors import ResourceError
 from slimsearch.evaluate import Evaluator
+from slimsearch.executors._cluster import connected
+from slimsearch.executors._worker import tensors_shared
 from slimsearch.executors.ray import Ray
 from slimsearch.families.layer_sparsity import LayerSparsity
 from slimsearch.level_store import LevelStore, fill
@@ -27,6 +29,8 @@ from slimsearch.policy import Policy
 from slimsearch.solvers.magnitude import Magnitude
 from slimsearch.vlm import Calibrated
 from slimsearch.watch import Watch
+
+pytestmark = pytest.mark.timeout(600)
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not look in tests/
 
@@ -39,6 +43,19 @@ def cluster():
     made.wait_for_nodes()
     yield made, second
     made.shutdown()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.rand(3, 4).T, torch.rand(3, 1).bfloat16(), torch.ones(()), torch.empty(0, 2),
+     torch.tensor([True, False]), torch.ones(1).expand(100, 3, 40)],
+)  # fmt: skip
+def test_what_a_tensor_is_after_its_journey(cluster, tensor):
+    with connected(cluster[0].address, 0, 0), tensors_shared():
+        found = ray.get(ray.put([tensor]))[0]
+        assert found.dtype == tensor.dtype
+        assert torch.equal(found, tensor)
+        assert found.untyped_storage().nbytes() <= tensor.untyped_storage().nbytes()
 
 
 class Deadly(Term):
