@@ -6,6 +6,7 @@ dashboard, no usage statistics (privacy.py), no log lines between ours.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -18,9 +19,9 @@ from typing import Any
 
 from slimsearch.errors import ResourceError, Stopped
 
-# Ray reads its switches when it is imported. A cluster of our own is for nobody else: the first
-# keeps it to the loopback interface, the second asks whoever calls for a token.
-OURS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+# Ray reads its switches when it is imported. This one keeps a cluster of our own, which is for nobody
+# else, to the loopback interface; whoever calls there needs the token that Ray makes.
+OURS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # What Ray would print into our output: every line of it is left out.
 SILENCE = {"RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_SCHEDULER_EVENTS": "0"}
 
@@ -63,6 +64,7 @@ def _begin(address: str, cpus: int, gpus: int, folder: Path) -> None:
             "address": "local", "num_cpus": cpus, "num_gpus": gpus,
             "include_dashboard": False, "_temp_dir": str(folder),
         }  # fmt: skip
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         _knock(address)
         with _signals_kept():
