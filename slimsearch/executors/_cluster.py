@@ -19,8 +19,8 @@ from typing import Any
 
 from slimsearch.errors import ResourceError, Stopped
 
-# Ray reads its switches when it is imported. This one keeps a cluster of our own, which is for nobody
-# else, to the loopback interface; whoever calls there needs the token that Ray makes.
+# Ray reads its switches when it is imported. This one keeps a cluster of our own, which is for
+# nobody else, to the loopback interface; who calls there needs the token that Ray makes.
 OURS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # What Ray would print into our output: every line of it is left out.
 SILENCE = {"RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_SCHEDULER_EVENTS": "0"}
