@@ -88,6 +88,7 @@ def candidate(number: int, level: float) -> Candidate:
     return Candidate(f"1-{number:02d}", (number,), Policy({"layer_sparsity": {"blocks.*": level}}))
 
 
+@pytest.mark.slow
 def test_a_candidate_that_kills_its_workers_fails_alone(cluster, evaluator, tmp_path):
     """It is tried again by another worker, as often as was said; the others come in order."""
     levels = [0.0, 0.25, 0.5, 0.75]
