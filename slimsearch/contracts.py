@@ -193,9 +193,8 @@ class Executor(ABC):
         """What happened beside the scores that the user should read, since this was last asked."""
         return []
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  an executor may hold nothing
         """Gives back what it holds; the next `score` would begin anew."""
-        return None
 
 
 class Exporter(ABC):
