@@ -7,7 +7,7 @@ import tiny
 
 from slimsearch import inputs
 from slimsearch.errors import CalibrationError, InputError, SettingsError
-from slimsearch.settings import Settings
+from slimsearch.settings import WHERE, Settings
 
 
 def test_all_is_gathered(small):
@@ -81,4 +81,5 @@ def test_every_other_setting_is_in_the_fingerprint(small):
     left_out = {item.name for item in fields(Settings)} - set(found)
     assert left_out == {
         "out", "stores", "store_in", "json", "dry_run", "model", "policy", "calibration", "pairs",
+        *WHERE,
     }  # fmt: skip
