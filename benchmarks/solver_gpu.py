@@ -25,6 +25,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 import reference  # noqa: E402
 
 from slimsearch import display, obs, plugins  # noqa: E402
+from slimsearch.batch import Calibrated  # noqa: E402
 from slimsearch.candidate import Candidate  # noqa: E402
 from slimsearch.checkpoint import Checkpoint  # noqa: E402
 from slimsearch.conversation import text_batches  # noqa: E402
@@ -33,7 +34,7 @@ from slimsearch.exact import prune_exactly  # noqa: E402
 from slimsearch.level_store import LevelStore, fill  # noqa: E402
 from slimsearch.policy import Policy  # noqa: E402
 from slimsearch.solvers.sparsegpt import SparseGPT  # noqa: E402
-from slimsearch.vlm import VLM, Calibrated  # noqa: E402
+from slimsearch.vlm import VLM  # noqa: E402
 from slimsearch.walk import walk  # noqa: E402
 
 LEVELS = (0.4, 0.45, 0.5, 0.55, 0.6)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slimsearch import conversation, lessons, level_store, loading, objective, plugins, race, space
 from slimsearch.allocation import SPARSITY
+from slimsearch.batch import Batch, Calibrated
 from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
 from slimsearch.errors import ModelError
@@ -23,7 +24,7 @@ from slimsearch.settings import Settings, as_dict, polish_of, strategy_of
 from slimsearch.space import Space
 from slimsearch.training import Trainer
 from slimsearch.version import __version__
-from slimsearch.vlm import VLM, Batch, Calibrated
+from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
 
 TASKS = ("perplexity", "pairs")

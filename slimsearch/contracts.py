@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from slimsearch.batch import Calibrated
     from slimsearch.budget import Budget
     from slimsearch.candidate import Candidate, Genes, Hints, Score
     from slimsearch.evaluate import Evaluator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from slimsearch.level_store import LevelStore
     from slimsearch.policy import Gene, Matrix, Ranges
     from slimsearch.scoring import Sums
-    from slimsearch.vlm import VLM, Calibrated
+    from slimsearch.vlm import VLM
 
 Words = Callable[[str], list[int]]  # text into a model's tokens
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from slimsearch import senses
+from slimsearch.batch import IGNORED, PROMPT, TEXT, Batch, batches_of
 from slimsearch.calibration import Pair, Turn
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
@@ -23,7 +24,7 @@ from slimsearch.errors import CalibrationError, ModelError
 from slimsearch.loading import architecture_of, quiet_transformers, refused
 from slimsearch.resident import Resident
 from slimsearch.sight import Look
-from slimsearch.vlm import IGNORED, PROMPT, TEXT, VLM, Batch, batches_of
+from slimsearch.vlm import VLM
 
 SPOKEN = {
     "input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels",

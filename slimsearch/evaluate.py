@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from math import isfinite
 from time import perf_counter
 
+from slimsearch.batch import Calibrated
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Family, Term
 from slimsearch.errors import SolverError, is_out_of_memory
 from slimsearch.level_store import LevelStore
 from slimsearch.policy import Policy
-from slimsearch.vlm import VLM, Calibrated
+from slimsearch.vlm import VLM
 
 
 class Evaluator:

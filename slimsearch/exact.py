@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from slimsearch.batch import Batch
 from slimsearch.contracts import Solver
 from slimsearch.level_store import DENSE, LevelStore, Packed, pack
-from slimsearch.vlm import VLM, Batch
+from slimsearch.vlm import VLM
 from slimsearch.walk import walk
 
 

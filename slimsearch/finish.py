@@ -12,6 +12,7 @@ from math import nan
 
 from slimsearch import picking, ranks
 from slimsearch.allocation import SPARSITY
+from slimsearch.batch import Calibrated
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Task
 from slimsearch.errors import ResourceError, SolverError, is_out_of_memory
@@ -22,7 +23,7 @@ from slimsearch.policy import Policy
 from slimsearch.run import Run
 from slimsearch.settings import Settings, polish_of
 from slimsearch.training import Course, Trainer
-from slimsearch.vlm import VLM, Calibrated
+from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
 
 RIDGE = 3.0  # of 0.01 to 10, best on both text and pairs where it was tried

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimsearch.vlm import IGNORED, PADDING, VLM, Batch
+from slimsearch.batch import IGNORED, PADDING, Batch
+from slimsearch.vlm import VLM
 
 TOP = 32  # tokens that are kept of each distribution
 HELD_SHARE = 0.2  # of the batches, never trained on

@@ -23,10 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slimsearch import files
+from slimsearch.batch import Batch
 from slimsearch.contracts import Pruned, Solver
 from slimsearch.errors import RunError, SolverError
 from slimsearch.masks import rounded
-from slimsearch.vlm import VLM, Batch
+from slimsearch.vlm import VLM
 from slimsearch.walk import Stop, walk
 
 DENSE = 0.0

@@ -18,6 +18,7 @@ import numpy as np
 
 from slimsearch import allocation, files, level_store, race, stores
 from slimsearch.allocation import SPARSITY, Ground
+from slimsearch.batch import Batch
 from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
 from slimsearch.contracts import Executor, Solver, Strategy
 from slimsearch.density import neighbour_density
@@ -29,7 +30,6 @@ from slimsearch.run import Run
 from slimsearch.settings import Settings
 from slimsearch.space import Space
 from slimsearch.training import Course, Trainer
-from slimsearch.vlm import Batch
 from slimsearch.watch import Watch
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch import artefact, assembly, files, finish, inputs, streaming
+from slimsearch.batch import Calibrated
 from slimsearch.errors import CalibrationError, PolicyError, RunError
 from slimsearch.finish import Examiner, Row
 from slimsearch.history import raised_sentence
@@ -20,7 +21,7 @@ from slimsearch.masks import rounded
 from slimsearch.policy import Policy
 from slimsearch.settings import Settings
 from slimsearch.space import Space
-from slimsearch.vlm import VLM, Calibrated
+from slimsearch.vlm import VLM
 from slimsearch.walk import walk
 from slimsearch.watch import Watch
 

@@ -10,10 +10,11 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from slimsearch.batch import PROMPT
 from slimsearch.contracts import Session
 from slimsearch.errors import InputError
 from slimsearch.sight import moved, stacked
-from slimsearch.vlm import PROMPT, VLM
+from slimsearch.vlm import VLM
 
 
 class Resident(Session):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch import conversation, files
+from slimsearch.batch import Batch
 from slimsearch.calibration import Pair
 from slimsearch.conversation import ANSWER_TOKENS, Speech
 from slimsearch.decoding import Prompt, greedy
 from slimsearch.resident import Resident
-from slimsearch.vlm import VLM, Batch
+from slimsearch.vlm import VLM
 
 MOST = 6  # answers that are written out
 ALIKE = 2  # of them at most where both models say the same

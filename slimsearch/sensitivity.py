@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimsearch.vlm import IGNORED, VLM, Batch, Calibrated
+from slimsearch.batch import IGNORED, Batch, Calibrated
+from slimsearch.vlm import VLM
 
 SHARE = 0.25  # of the calibration that gradients are taken on
 BATCH_TOKENS = 1024  # a backward pass holds every block's activations

@@ -22,6 +22,7 @@ from slimsearch import (
     plugins,
     settings,
 )
+from slimsearch.batch import Calibrated
 from slimsearch.calibration import Pairs
 from slimsearch.candidate import ProjectorStep
 from slimsearch.checkpoint import Checkpoint
@@ -29,7 +30,7 @@ from slimsearch.errors import CalibrationError, ModelError, RunError
 from slimsearch.finish import Row, round_weights
 from slimsearch.settings import Settings
 from slimsearch.training import Course, Trainer
-from slimsearch.vlm import VLM, Calibrated
+from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
 
 

@@ -16,16 +16,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from slimsearch import card, keys
-from slimsearch.batch import (  # noqa: F401
-    IGNORED,
-    PADDING,
-    PROMPT,
-    TEXT,
-    Batch,
-    Calibrated,
-    batches_of,
-    by_turn,
-)  # fmt: skip
+from slimsearch.batch import IGNORED, PROMPT, Batch, by_turn
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimsearch.batch import PADDING, PROMPT, TEXT, Batch
 from slimsearch.hessian import Hessian
-from slimsearch.vlm import PADDING, PROMPT, TEXT, VLM, Batch
+from slimsearch.vlm import VLM
 
 FEEDING = {"text": (TEXT,), "prompt": (PROMPT,), "both": (TEXT, PROMPT)}
 

@@ -5,6 +5,7 @@ from math import inf, nan
 import pytest
 import torch
 
+from slimsearch.batch import Calibrated
 from slimsearch.candidate import Candidate, Score
 from slimsearch.contracts import Term
 from slimsearch.conversation import text_batches
@@ -13,7 +14,6 @@ from slimsearch.families.layer_sparsity import LayerSparsity
 from slimsearch.level_store import LevelStore, fill
 from slimsearch.policy import Policy
 from slimsearch.solvers.magnitude import Magnitude
-from slimsearch.vlm import Calibrated
 
 
 class Given(Term):

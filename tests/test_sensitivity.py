@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from slimsearch import conversation, sensitivity
-from slimsearch.vlm import IGNORED, Calibrated
+from slimsearch.batch import IGNORED, Calibrated
 
 
 @pytest.fixture

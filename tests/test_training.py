@@ -8,10 +8,10 @@ import tiny
 import torch
 
 from slimsearch import lessons, training
+from slimsearch.batch import IGNORED
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches, text_batches
 from slimsearch.training import Course, Trainer, _schedule, _systematic
-from slimsearch.vlm import IGNORED
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
 

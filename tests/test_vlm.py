@@ -6,11 +6,11 @@ import torch
 from torch.nn import functional
 
 from slimsearch import conversation
+from slimsearch.batch import IGNORED, PADDING, Batch, batches_of
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches, text_batches
 from slimsearch.errors import ModelError
 from slimsearch.loading import pick_device
-from slimsearch.vlm import IGNORED, PADDING, Batch, batches_of
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"),
          Turn("Is it a square?", "yes. more of it"))  # fmt: skip

@@ -1,7 +1,8 @@
 """Cross-entropy per answer token on the calibration's image-text pairs."""
 
+from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
-from slimsearch.vlm import VLM, Calibrated
+from slimsearch.vlm import VLM
 
 
 class AnswerLoss(Term):

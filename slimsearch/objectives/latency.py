@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
 from slimsearch.latency import stopwatch, table
 from slimsearch.latency.stopwatch import Work
 from slimsearch.latency.table import Table
-from slimsearch.vlm import VLM, Calibrated
+from slimsearch.vlm import VLM
 
 
 @dataclass

@@ -8,8 +8,9 @@ from math import exp, log
 
 import torch
 
+from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
-from slimsearch.vlm import VLM, Calibrated
+from slimsearch.vlm import VLM
 
 
 class WeightNorm(Term):

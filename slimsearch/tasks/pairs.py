@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from slimsearch import official
+from slimsearch.batch import Calibrated
 from slimsearch.calibration.records import read_records
 from slimsearch.calibration.turns import turns_of
 from slimsearch.contracts import Question, Task, Words
-from slimsearch.vlm import VLM, Calibrated
+from slimsearch.vlm import VLM
 
 
 class Pairs(Task):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from slimsearch.batch import Calibrated
 from slimsearch.candidate import Candidate, Score
 from slimsearch.contracts import Executor
 from slimsearch.evaluate import Evaluator
@@ -11,7 +12,6 @@ from slimsearch.objectives.text_loss import TextLoss
 from slimsearch.plugins import about, make, names
 from slimsearch.policy import Policy
 from slimsearch.solvers.magnitude import Magnitude
-from slimsearch.vlm import Calibrated
 
 EXECUTORS = names("executors")
 

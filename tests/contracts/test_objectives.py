@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from slimsearch import assembly, checkpoint, conversation, loading
+from slimsearch.batch import Calibrated
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Term
 from slimsearch.demo import world
@@ -14,7 +15,6 @@ from slimsearch.latency import stopwatch
 from slimsearch.latency.table import Point
 from slimsearch.plugins import about, find, names
 from slimsearch.settings import Settings
-from slimsearch.vlm import Calibrated
 
 TERMS = names("objectives")
 LOSSES = sorted(name for name in TERMS if name.endswith("_loss"))

@@ -9,11 +9,11 @@ from torch.nn import functional
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from slimsearch import assembly, checkpoint, conversation, loading, marking
+from slimsearch.batch import Calibrated
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import JudgedTask, Task
 from slimsearch.demo import world
 from slimsearch.plugins import about, find, names
-from slimsearch.vlm import Calibrated
 
 TASKS = names("tasks")
 DATA = {

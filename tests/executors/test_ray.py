@@ -14,6 +14,7 @@ import torch
 from ray.cluster_utils import Cluster
 
 from slimsearch import api
+from slimsearch.batch import Calibrated
 from slimsearch.candidate import Candidate
 from slimsearch.contracts import Term
 from slimsearch.conversation import text_batches
@@ -27,7 +28,6 @@ from slimsearch.level_store import LevelStore, fill
 from slimsearch.objectives.text_loss import TextLoss
 from slimsearch.policy import Policy
 from slimsearch.solvers.magnitude import Magnitude
-from slimsearch.vlm import Calibrated
 from slimsearch.watch import Watch
 
 pytestmark = pytest.mark.timeout(600)

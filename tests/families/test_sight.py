@@ -11,11 +11,11 @@ from PIL import Image
 from torch.nn import functional
 
 from slimsearch import checkpoint, conversation, loading, streaming
+from slimsearch.batch import PROMPT, TEXT, batches_of
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches, text_batches
 from slimsearch.decoding import Prompt, greedy
 from slimsearch.resident import Resident
-from slimsearch.vlm import PROMPT, TEXT, batches_of
 from slimsearch.walk import walk
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
