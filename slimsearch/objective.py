@@ -1,7 +1,7 @@
 """What a candidate is scored by: terms of objectives/ and their weights, from one setting.
 
 `paper` is SlimLLaVA's equation 4, text only. `mixed`, ours, adds the answers to questions about
-pictures: text alone gives the projector no gradient at all. They weigh three times what text does:
+pictures: text alone gives the projector no gradient at all. They weigh ten times what text does:
 answers are short and their loss is small, and seeing is the first thing that pruning costs.
 """
 
@@ -13,7 +13,7 @@ from slimsearch.settings import Settings
 
 PRESETS = {
     "paper": "text_loss + eta*weight_norm",
-    "mixed": "text_loss + 3*answer_loss + eta*weight_norm",
+    "mixed": "text_loss + 10*answer_loss + eta*weight_norm",
 }
 
 

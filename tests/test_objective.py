@@ -10,10 +10,10 @@ from slimsearch.settings import Settings
 @pytest.mark.parametrize(
     ("objective", "pairs", "wanted"),
     [
-        ("auto", True, {"text_loss": 1, "answer_loss": 3, "weight_norm": 0.25}),
+        ("auto", True, {"text_loss": 1, "answer_loss": 10, "weight_norm": 0.25}),
         ("auto", False, {"text_loss": 1, "weight_norm": 0.25}),
         ("paper", True, {"text_loss": 1, "weight_norm": 0.25}),
-        ("mixed", False, {"text_loss": 1, "answer_loss": 3, "weight_norm": 0.25}),
+        ("mixed", False, {"text_loss": 1, "answer_loss": 10, "weight_norm": 0.25}),
         ("text_loss", True, {"text_loss": 1}),
         ("text_loss + 2*answer_loss", True, {"text_loss": 1, "answer_loss": 2}),
         (" text_loss+0.5 * weight_norm ", True, {"text_loss": 1, "weight_norm": 0.5}),
