@@ -1,8 +1,7 @@
 """Every socket of slimsearch on one page. A plug-in derives from one of these, nothing else.
 
-A plug-in that has choices is a dataclass whose field names are names of settings; `assembly`
-fills them in. What the types mean: VLM and Batch are in vlm.py, Hessian in hessian.py, LevelStore
-in level_store.py, Policy and Gene in policy.py, Candidate and Score in candidate.py.
+A plug-in that has choices is a dataclass whose field names are names of settings; `assembly` fills
+them in. Types are in modules of their names; Gene is in policy.py, Score in candidate.py.
 """
 
 from __future__ import annotations
