@@ -41,7 +41,7 @@ def test_costs_are_error_times_squared_gradient(ground):
     costs = allocation.gather(("optimal",), ground).costs
     gene = ground.space.genes[3]
     (matrix,) = ground.parts[3]
-    power = ground.seen.texts[matrix] + 3 * ground.seen.pairs[matrix]
+    power = ground.seen.texts[matrix] + 10 * ground.seen.pairs[matrix]
     for level, cost in zip(gene.choices, costs[3], strict=True):
         assert cost == pytest.approx(power * ground.evaluator.store.error(matrix, level))
     assert all(list(some) == sorted(some) for some in costs)  # more sparsity, more cost
