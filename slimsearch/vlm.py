@@ -253,7 +253,7 @@ class VLM:
             for name, _ in module.named_parameters(recurse=False)
         }
 
-    @property
+    @cached_property
     def tunable(self) -> dict[str, str]:
         """Every weight that may be trained, by name, and its place in the model."""
         return self.projector_parameters | self.gain_parameters
