@@ -28,6 +28,7 @@ from slimsearch.sensitivity import Sensitivity
 from slimsearch.space import Space
 
 SPARSITY = "layer_sparsity"  # the family whose edits come out of the level store
+LOSSES = ("text_loss", "text_kl"), ("answer_loss", "answer_kl")  # terms that damage raises
 OUTLYING = 5.0  # OWL's M
 HOPELESS = 1e12  # stands for the error of a level that could not be solved
 SPREAD = 0.08  # OWL's lambda: how far a block may go from the target
@@ -57,7 +58,8 @@ class Ground:
     def costs(self, leaning: float = 1.0) -> Costs:
         """What each gene's choices are predicted to cost; answers weigh `leaning` times."""
         weights, seen = self.evaluator.weights, self.seen
-        text, answer = weights.get("text_loss", 0.0), leaning * weights.get("answer_loss", 0.0)
+        text, answer = (sum(weights.get(term, 0.0) for term in terms) for terms in LOSSES)
+        answer *= leaning
         power = {m: text * seen.texts[m] + answer * seen.pairs[m] for m in seen.texts}
         return tuple(
             tuple(sum(power[m] * self._error(m, level) for m in part) for level in gene.choices)

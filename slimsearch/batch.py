@@ -63,6 +63,7 @@ class Calibrated:
     texts: tuple[Batch, ...]
     pairs: tuple[Batch, ...]
     also: tuple[Batch, ...] = ()  # feeds the Hessians and nothing else
+    share: float = 1.0  # of everything that the model is measured on
 
     @property
     def all(self) -> tuple[Batch, ...]:
@@ -71,7 +72,7 @@ class Calibrated:
     def to(self, device: torch.device) -> Calibrated:
         """The same on another device."""
         moved = (tuple(b.to(device) for b in some) for some in (self.texts, self.pairs, self.also))
-        return Calibrated(*moved)
+        return Calibrated(*moved, share=self.share)
 
     def split(self, rows: int) -> Calibrated:
         """The same in batches of at most so many rows."""
@@ -79,11 +80,11 @@ class Calibrated:
             tuple(part for batch in some for part in batch.split(rows))
             for some in (self.texts, self.pairs)
         )
-        return Calibrated(texts, pairs)
+        return Calibrated(texts, pairs, share=self.share)
 
     def part(self, share: float) -> Calibrated:
         """About this share of the texts and of the pairs: always the same rows."""
-        return Calibrated(_part(self.texts, share), _part(self.pairs, share))
+        return Calibrated(_part(self.texts, share), _part(self.pairs, share), share=share)
 
 
 def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Batch]:

@@ -1,8 +1,7 @@
 """What is to be learnt, from what, and how far a model still is from it.
 
-To answer pairs as they are answered is a little; the dense model knows more. After every word of a
-question about a picture, or of a text, it expects some words and not others. Kept are its
-likeliest tokens; all others count as one.
+To answer pairs as they are answered is a little; the dense model knows more, and says it after
+every word of a question about a picture, or of a text.
 """
 
 from __future__ import annotations
@@ -14,31 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slimsearch import said
 from slimsearch.batch import IGNORED, PADDING, Batch
+from slimsearch.said import Said
 from slimsearch.vlm import VLM
 
-TOP = 32  # tokens that are kept of each distribution
 HELD_SHARE = 0.2  # of the batches, never trained on
 STEP_TOKENS = 512  # that a lesson reads at most
 PARTS = 10  # that batches are divided into at least, so that some can be held back
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the dense model says at every text position after a batch's pictures.
-
-    `positions` are counted over the whole batch, in the order of its rows.
-    """
-
-    where: Tensor  # [rows, length], whether a position is learnt from
-    answers: Tensor  # [positions], whether what follows is a target
-    tokens: Tensor  # [positions, TOP], the likeliest tokens
-    chances: Tensor  # [positions, TOP + 1], their log-probabilities, and that of all the others
-
-
-@dataclass(frozen=True)
 class Lesson:
-    """One batch: to be learnt are its targets, or what the dense model said where it was asked."""
+    """One batch: to be learnt are its targets, or what the dense model said after its pictures."""
 
     batch: Batch
     said: Said | None
@@ -76,7 +63,7 @@ def subject(batches: Sequence[Batch], dense: VLM | None = None) -> Subject:
     """
     parts = _parts(batches)
     held = max(1, round(len(parts) * HELD_SHARE)) if len(parts) > 1 else 0
-    lessons = [Lesson(part, _said(dense, part) if dense is not None else None) for part in parts]
+    lessons = [Lesson(part, _heard(dense, part) if dense is not None else None) for part in parts]
     order = np.random.default_rng(0).permutation(len(parts))
     return Subject([lessons[i] for i in order[held:]], [lessons[i] for i in order[:held]])
 
@@ -87,12 +74,14 @@ def distance(vlm: VLM, lesson: Lesson, weights: Mapping[str, Tensor] | None = No
     That is the mean loss of the targets or, where the dense model said what it expects, the mean
     over positions of KL(dense || pruned): that on targets plus that on the rest.
     """
-    if (said := lesson.said) is None:
-        targets = int((lesson.batch.targets != IGNORED).sum())
-        return vlm.loss(lesson.batch, weights) / max(targets, 1)
-    logs = _logs(vlm, lesson.batch, said.where, weights)
-    apart = (said.chances.exp() * (said.chances - _kept(logs, said.tokens))).sum(-1)
-    parts = (apart[said.answers], apart[~said.answers])
+    batch = lesson.batch
+    if lesson.said is None:
+        targets = int((batch.targets != IGNORED).sum())
+        return vlm.loss(batch, weights) / max(targets, 1)
+    where = _after_pictures(batch, vlm)
+    apart = said.divergence(vlm, batch, where, lesson.said, weights)
+    answers = (batch.targets != IGNORED)[where]
+    parts = (apart[answers], apart[~answers])
     return torch.stack([part.mean() for part in parts if len(part)]).sum()
 
 
@@ -106,12 +95,8 @@ def _parts(batches: Sequence[Batch]) -> list[Batch]:
     ]
 
 
-@torch.no_grad()
-def _said(dense: VLM, batch: Batch) -> Said:
-    where = _after_pictures(batch, dense)
-    logs = _logs(dense, batch, where, None)
-    tokens = logs.topk(min(TOP, logs.shape[-1] - 1), dim=-1).indices
-    return Said(where, (batch.targets != IGNORED)[where], tokens, _kept(logs, tokens))
+def _heard(dense: VLM, batch: Batch) -> Said:
+    return said.heard(dense, batch, _after_pictures(batch, dense))
 
 
 def _after_pictures(batch: Batch, vlm: VLM) -> Tensor:
@@ -122,16 +107,3 @@ def _after_pictures(batch: Batch, vlm: VLM) -> Tensor:
         return follows
     pictured = batch.ids == vlm.picture_token
     return follows & (pictured.cumsum(1) == pictured.sum(1, keepdim=True))
-
-
-def _logs(vlm: VLM, batch: Batch, where: Tensor, weights: Mapping[str, Tensor] | None) -> Tensor:
-    """Log-probabilities of the next token at some positions, [positions, vocabulary]."""
-    hidden = vlm.hidden(vlm.given(batch, weights), weights)
-    return vlm.logits(hidden[where]).log_softmax(-1)
-
-
-def _kept(logs: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities of the kept tokens, and of all the others together."""
-    kept = logs.gather(-1, tokens)
-    others = (1 - kept.exp().sum(-1, keepdim=True)).clamp_min(1e-6).log()
-    return torch.cat([kept, others], -1)

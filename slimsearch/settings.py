@@ -76,7 +76,8 @@ class Settings:
     objective: str = _setting(
         "auto",
         "paper (text loss + norm), mixed (+ answer loss), or terms such as 'text_loss + "
-        "2*answer_loss'. auto: mixed where there are pairs.",
+        "2*answer_loss' (text_kl, answer_kl: how far from what the dense model says). auto: mixed "
+        "where there are pairs.",
     )
     latency_engine: str = _setting(
         "deepsparse", "Where the term 'latency' foretells times: deepsparse or deepsparse-int8."

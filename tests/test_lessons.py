@@ -10,6 +10,7 @@ from slimsearch import lessons
 from slimsearch.batch import IGNORED
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches, text_batches
+from slimsearch.said import TOP
 from slimsearch.training import Trainer
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
@@ -36,7 +37,7 @@ def logs(model, batch) -> torch.Tensor:
 
 def divergence(p, q) -> float:
     """KL(p || q) of log-probabilities [vocabulary], all but the likeliest tokens as one."""
-    top = p.topk(lessons.TOP).indices.tolist()
+    top = p.topk(TOP).indices.tolist()
     rest = [token for token in range(len(p)) if token not in top]
     others = [float(side[rest].exp().sum()) for side in (p, q)]
     kept = sum(float(p[token].exp() * (p[token] - q[token])) for token in top)

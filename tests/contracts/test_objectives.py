@@ -14,10 +14,11 @@ from slimsearch.graphs.anatomy import Matrix
 from slimsearch.latency import stopwatch
 from slimsearch.latency.table import Point
 from slimsearch.plugins import about, find, names
+from slimsearch.said import TOP
 from slimsearch.settings import Settings
 
 TERMS = names("objectives")
-LOSSES = sorted(name for name in TERMS if name.endswith("_loss"))
+LOSSES = sorted(name for name in TERMS if name.endswith(("_loss", "_kl")))
 
 
 def test_all_are_found():
@@ -131,6 +132,40 @@ def test_weight_norm_is_the_geometric_mean_of_kept_norms(demo):
     exact = torch.stack(shares).log().mean().exp().item()
     assert measured == pytest.approx(exact, rel=1e-5)
     assert measured < 1
+
+
+@pytest.mark.parametrize(("name", "batches"), [("text_kl", "texts"), ("answer_kl", "pairs")])
+def test_kl_is_the_divergence_at_every_target_by_definition(demo, name, batches):
+    """Against whole distributions in float64, on a share, in batches halved since it was heard."""
+    model, calibrated = demo
+    part = calibrated.part(0.5)
+    term = make(name)
+    term.prepare(model, calibrated)
+    term.prepare(model, part)
+    assert term.measure(model, part) == pytest.approx(0, abs=1e-6)
+    dense = [distributions(model, batch) for batch in getattr(part, batches)]
+    before = {m.name: model.linear(m.name).weight.data.clone() for m in model.matrices}
+    for matrix in model.matrices:
+        weight = model.linear(matrix.name).weight.data
+        weight.view(-1)[::3] = 0
+    measured = [term.measure(model, part), term.measure(model, part.split(1))]
+    exact = []
+    for batch, whole in zip(getattr(part, batches), dense, strict=True):
+        for p, q in zip(whole, distributions(model, batch), strict=True):
+            top = p.topk(TOP).indices
+            p, q = (torch.cat([side[top], 1 - side[top].sum(0, keepdim=True)]) for side in (p, q))
+            exact.append(float((p * (p / q).log()).sum()))
+    for name_, weight in before.items():
+        model.linear(name_).weight.data.copy_(weight)
+    assert len(exact) > 10
+    assert measured == pytest.approx([sum(exact) / len(exact)] * 2, rel=1e-3)
+
+
+def distributions(model, batch) -> torch.Tensor:
+    """What is expected at every target, [targets, vocabulary]."""
+    with torch.no_grad():
+        hidden, _, _ = model.predicting(batch, model.given(batch))
+        return model.logits(hidden).double().softmax(-1)
 
 
 def test_bytes_are_a_bit_a_weight_and_the_values_that_stayed(demo):

@@ -1,0 +1,19 @@
+"""KL to what the dense model expects next, per answer token of the calibration's pairs."""
+
+from slimsearch.batch import Calibrated
+from slimsearch.contracts import Term
+from slimsearch.objectives._kl import Divergence
+from slimsearch.vlm import VLM
+
+
+class AnswerKL(Term):
+    needs_pairs = True
+
+    def __init__(self) -> None:
+        self._divergence = Divergence()
+
+    def prepare(self, vlm: VLM, calibrated: Calibrated) -> None:
+        self._divergence.prepare(vlm, calibrated.pairs, calibrated.share)
+
+    def measure(self, vlm: VLM, calibrated: Calibrated) -> float:
+        return self._divergence.mean(vlm, calibrated.pairs, calibrated.share)

@@ -1,0 +1,17 @@
+"""KL to what the dense model expects next, per token of the calibration's text segments."""
+
+from slimsearch.batch import Calibrated
+from slimsearch.contracts import Term
+from slimsearch.objectives._kl import Divergence
+from slimsearch.vlm import VLM
+
+
+class TextKL(Term):
+    def __init__(self) -> None:
+        self._divergence = Divergence()
+
+    def prepare(self, vlm: VLM, calibrated: Calibrated) -> None:
+        self._divergence.prepare(vlm, calibrated.texts, calibrated.share)
+
+    def measure(self, vlm: VLM, calibrated: Calibrated) -> float:
+        return self._divergence.mean(vlm, calibrated.texts, calibrated.share)
