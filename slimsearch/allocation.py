@@ -24,10 +24,10 @@ from slimsearch.candidate import Genes, Hints
 from slimsearch.errors import SettingsError, SolverError
 from slimsearch.evaluate import Evaluator
 from slimsearch.first_generation import uniform_genes
+from slimsearch.policy import SPARSITY
 from slimsearch.sensitivity import Sensitivity
 from slimsearch.space import Space
 
-SPARSITY = "layer_sparsity"  # the family whose edits come out of the level store
 LOSSES = ("text_loss", "text_kl"), ("answer_loss", "answer_kl")  # terms that damage raises
 OUTLYING = 5.0  # OWL's M
 HOPELESS = 1e12  # stands for the error of a level that could not be solved
@@ -47,7 +47,7 @@ class Ground:
 
     @cached_property
     def parts(self) -> list[tuple[str, ...]]:
-        return self.space.parts(self.evaluator.vlm.matrices)
+        return self.space.parts(self.evaluator.vlm.body)
 
     @cached_property
     def seen(self) -> Sensitivity:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from slimsearch import conversation, lessons, level_store, loading, objective, plugins, race, space
-from slimsearch.allocation import SPARSITY
 from slimsearch.batch import Batch, Calibrated
 from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
@@ -20,6 +19,7 @@ from slimsearch.exact import ExactStore
 from slimsearch.inputs import Given
 from slimsearch.level_store import LevelStore
 from slimsearch.loop import Loop
+from slimsearch.policy import SPARSITY
 from slimsearch.settings import Settings, as_dict, polish_of, strategy_of
 from slimsearch.space import Space
 from slimsearch.training import Trainer
@@ -118,16 +118,19 @@ def span(given: Given, model: VLM) -> tuple[dict[str, Family], Space]:
     families: dict[str, Family] = {
         name: make("families", name, settings) for name in given.policy.tables
     }
-    matrices = model.matrices
-    return families, space.build(given.policy, families, matrices, settings.ratio, settings.levels)
+    return families, space.build(
+        given.policy, families, model.body, settings.ratio, settings.levels
+    )
 
 
 def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     settings = given.settings
     families, found = span(given, model)
-    if given.policy.fixed:  # nothing to choose: the policy's own share is the ratio
-        settings = replace(settings, ratio=found.budget.reach()[0], strategy="uniform")
+    if found.settled:
+        settings = replace(settings, ratio=round(found.budget.reach()[0], 9))
         found = replace(found, budget=replace(found.budget, target=settings.ratio))
+    if found.single:
+        settings = replace(settings, strategy="uniform")
     weights = objective.weights(settings, pairs=bool(calibrated.pairs))
     terms: dict[str, Term] = {name: make("objectives", name, settings) for name in weights}
     solver: Solver = make("solvers", settings.solver, settings)
@@ -170,7 +173,7 @@ def _where(settings: Settings, model: VLM, families: Mapping[str, Family], found
         return "disk" if settings.store_in == "auto" else settings.store_in
     needed = sum(matrix.size for matrix in model.matrices) * model.dtype.itemsize
     if SPARSITY in families and not settings.exact:
-        levels = found.levels(families[SPARSITY], model.matrices)
+        levels = found.levels(families[SPARSITY], model.body)
         needed += level_store.expected_bytes(model, levels)
     return "gpu" if needed < torch.cuda.mem_get_info(model.device)[0] / 2 else "disk"
 

@@ -96,8 +96,7 @@ class Evaluator:
     def put_on(self, policy: Policy) -> None:
         """Edits the model as the policy says; what an earlier policy did is undone."""
         for name, family in self.families.items():
-            edits = family.edits(policy.tables.get(name, {}), self.vlm.matrices)
-            family.apply(edits, self.vlm, self.store)
+            family.apply(family.edits(policy.table(name), self.vlm.body), self.vlm, self.store)
 
     def restore(self) -> None:
         """The dense model again."""
@@ -119,9 +118,9 @@ class Evaluator:
 
     def sparsity(self, policy: Policy) -> float:
         """The share of all prunable weights that a policy removes."""
-        matrices = self.vlm.matrices
+        body = self.vlm.body
         removed = sum(
-            family.removed(family.edits(policy.tables.get(name, {}), matrices), matrices)
+            family.removed(family.edits(policy.table(name), body), body)
             for name, family in self.families.items()
         )
-        return removed / sum(matrix.size for matrix in matrices)
+        return removed / sum(matrix.size for matrix in body.matrices)

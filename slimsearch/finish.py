@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from math import nan
 
 from slimsearch import picking, ranks
-from slimsearch.allocation import SPARSITY
 from slimsearch.batch import Calibrated
 from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Task
@@ -19,7 +18,7 @@ from slimsearch.errors import ResourceError, SolverError, is_out_of_memory
 from slimsearch.exact import prune_exactly
 from slimsearch.level_store import Packed
 from slimsearch.loop import Loop, Position, note_raised, score_all
-from slimsearch.policy import Policy
+from slimsearch.policy import SPARSITY, Policy
 from slimsearch.run import Run
 from slimsearch.settings import Settings, polish_of
 from slimsearch.training import Course, Trainer
@@ -205,7 +204,7 @@ def prune_policy(
     family = evaluator.families.get(SPARSITY)
     if family is None:
         return {}
-    levels = family.edits(policy.tables.get(SPARSITY, {}), evaluator.vlm.matrices)
+    levels = family.edits(policy.table(SPARSITY), evaluator.vlm.body)
     return prune_exactly(
         evaluator.store,
         evaluator.vlm,

@@ -18,6 +18,7 @@ from slimsearch import (
     picking,
     plugins,
     shelf,
+    space,
 )
 from slimsearch import policy as policies
 from slimsearch.calibration import Material
@@ -100,10 +101,8 @@ def gather(settings: Settings) -> Given:
 
 def _policy(settings: Settings) -> PolicyFile:
     policy = policies.read(shelf.find("policies", policy_of(settings)))
-    for family, table in policy.tables.items():
-        plugins.find("families", family)
-        for key, value in table.items():
-            policies.parse_levels(value, settings.ratio, f"{policy.file}, [{family}] '{key}'")
+    families = {name: plugins.make("families", name, as_dict(settings)) for name in policy.tables}
+    space.check(policy, families, settings.ratio)
     if settings.levels:
         policies.parse_levels(settings.levels, settings.ratio, "--levels")
     return policy

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from slimsearch import allocation, files, level_store, race, stores
-from slimsearch.allocation import SPARSITY, Ground
+from slimsearch.allocation import Ground
 from slimsearch.batch import Batch
 from slimsearch.candidate import Candidate, Genes, ProjectorStep, Round, Score
 from slimsearch.contracts import Executor, Solver, Strategy
@@ -26,6 +26,7 @@ from slimsearch.errors import ResourceError, RunError
 from slimsearch.evaluate import Evaluator
 from slimsearch.history import raised_sentence
 from slimsearch.lessons import Subject
+from slimsearch.policy import SPARSITY
 from slimsearch.run import Run
 from slimsearch.settings import Settings
 from slimsearch.space import Space
@@ -108,7 +109,7 @@ def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
         elif run.history.levels is not None:
             store.load(run.levels)
             return
-        levels = loop.space.levels(family, vlm.matrices)
+        levels = loop.space.levels(family, vlm.body)
         with files.new_folder(run.levels) as folder:
             taken = _take_shared(loop, run, watch, levels, folder)
             if not taken:

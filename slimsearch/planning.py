@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from slimsearch import assembly, finish, footprint, inputs, level_store, race
-from slimsearch.allocation import SPARSITY
 from slimsearch.assembly import Bench
+from slimsearch.policy import SPARSITY
 from slimsearch.settings import Settings
 from slimsearch.training import Course, Trainer
 from slimsearch.vlm import VLM
@@ -68,7 +68,8 @@ def plan(settings: Settings, watch: Watch) -> Plan:
     """Loads the model, measures a probe candidate, and estimates the whole run."""
     bench = assembly.load(inputs.gather(settings), watch)
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
-    levels = loop.space.levels(loop.evaluator.families[SPARSITY], vlm.matrices)
+    family = loop.evaluator.families.get(SPARSITY)
+    levels = loop.space.levels(family, vlm.body) if family is not None else {}
     store = 0 if settings.exact else level_store.expected_bytes(vlm, levels)
     seconds = _probe(bench, levels, watch)
     return Plan(

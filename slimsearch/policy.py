@@ -13,12 +13,15 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
 from slimsearch.errors import PolicyError
 from slimsearch.settings import toml_value
 
-Ranges = Mapping[str, str | float]  # glob -> number or range, as written in the file
+SPARSITY = "layer_sparsity"  # the family whose edits are levels of matrices
+
+Table = Mapping[str, str | float]  # a family's lines: glob or option -> number, range or word
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,21 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Body:
+    """What of a model a policy can speak of."""
+
+    matrices: tuple[Matrix, ...]
+    sees: bool = True
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """The names of the decoder blocks, in order."""
+        return tuple(dict.fromkeys(matrix.block for matrix in self.matrices))
+
+
+@dataclass(frozen=True)
 class Gene:
-    """One choice of the search; `size` is the number of weights that it decides over."""
+    """One choice of the search; `size` is the number of weights of whose share it decides."""
 
     family: str
     key: str
@@ -54,9 +70,12 @@ class Gene:
 
 @dataclass(frozen=True)
 class Policy:
-    """What to remove: family -> part -> number."""
+    """What to remove: family -> part -> number, and a family's options."""
 
-    tables: Mapping[str, Mapping[str, float]]
+    tables: Mapping[str, Table]
+
+    def table(self, family: str) -> Table:
+        return self.tables.get(family, {})
 
 
 @dataclass(frozen=True)
@@ -65,13 +84,8 @@ class PolicyFile:
 
     name: str
     about: str
-    tables: Mapping[str, Ranges]
+    tables: Mapping[str, Table]
     file: str = field(default="", compare=False)
-
-    @property
-    def fixed(self) -> bool:
-        """Whether every line holds a number: a policy, with nothing left to choose."""
-        return not any(isinstance(v, str) for table in self.tables.values() for v in table.values())
 
 
 def read(file: Path) -> PolicyFile:
@@ -94,7 +108,8 @@ def read(file: Path) -> PolicyFile:
         for key, value in table.items():
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise PolicyError(
-                    f"{file}: [{family}] '{key}' must be a number or a range, found {value!r}."
+                    f"{file}: [{family}] '{key}' must be a number, a range or a word, found "
+                    f"{value!r}."
                 )
     return PolicyFile(found.get("name", file.stem), found.get("about", ""), tables, str(file))
 
@@ -106,7 +121,7 @@ def write(
     lines = [f"name = {toml_value(name)}", f"about = {toml_value(about)}"]
     for family, table in policy.tables.items():
         lines += ["", f"[{family}]"]
-        lines += [f"{toml_value(key)} = {round(value, 9)!r}" for key, value in table.items()]
+        lines += [f"{toml_value(key)} = {_written(value)}" for key, value in table.items()]
     if found:
         lines += ["", "[found]"]
         lines += [f"{toml_value(key)} = {toml_value(value)}" for key, value in found.items()]
@@ -139,7 +154,7 @@ def parse_levels(text: str | float, ratio: float, origin: str) -> tuple[float, .
     return tuple(sorted(levels))
 
 
-def matching(ranges: Ranges, name: str) -> tuple[str, str | float] | None:
+def matching(ranges: Table, name: str) -> tuple[str, str | float] | None:
     """The last line whose glob names this part, as (glob, value)."""
     found = None
     for glob, value in ranges.items():
@@ -149,10 +164,14 @@ def matching(ranges: Ranges, name: str) -> tuple[str, str | float] | None:
     return found
 
 
-def unmatched(ranges: Ranges, names: Iterable[str]) -> list[str]:
+def unmatched(ranges: Table, names: Iterable[str]) -> list[str]:
     """Globs that name no part at all: most likely a slip of the pen."""
     known = list(names)
     return [glob for glob in ranges if not any(matching({glob: 0}, name) for name in known)]
+
+
+def _written(value: str | float) -> str:
+    return toml_value(value) if isinstance(value, str) else repr(round(value, 9))
 
 
 def _spread(text: str, origin: str) -> list[str]:

@@ -18,7 +18,7 @@ from slimsearch.finish import Examiner, Row
 from slimsearch.history import raised_sentence
 from slimsearch.inputs import Given
 from slimsearch.masks import rounded
-from slimsearch.policy import Policy
+from slimsearch.policy import SPARSITY, Policy
 from slimsearch.settings import Settings
 from slimsearch.space import Space
 from slimsearch.vlm import VLM
@@ -69,9 +69,8 @@ def _prune_streamed(given: Given, folder: Path, watch: Watch) -> PrunedModel:
         calibrated = assembly.calibrate(given, vlm)
     families, space = assembly.span(given, vlm)
     policy = _only_policy(space, given)
-    levels: dict[str, float] = {}
-    for name, family in families.items():
-        levels |= family.edits(policy.tables.get(name, {}), vlm.matrices)
+    family = families.get(SPARSITY)
+    levels = family.edits(policy.table(SPARSITY), vlm.body) if family is not None else {}
     with files.new_folder(folder) as copy:
         given.checkpoint.copy(copy, {})
         with watch.stage("prune", len(vlm.matrices)) as advance:

@@ -20,7 +20,7 @@ from slimsearch.batch import IGNORED, PROMPT, Batch, by_turn
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError
-from slimsearch.policy import Matrix
+from slimsearch.policy import Body, Matrix
 from slimsearch.sight import Sight
 
 LOGIT_ROWS = 1024  # positions whose logits are held at once
@@ -76,6 +76,11 @@ class VLM:
             for role in self._paths
             for name in (f"blocks.{index}.{role}",)
         )
+
+    @cached_property
+    def body(self) -> Body:
+        """What a policy can speak of."""
+        return Body(self.matrices, self.sees)
 
     def linear(self, matrix: str) -> nn.Linear:
         """The layer behind one of our names, such as 'blocks.3.gate'."""

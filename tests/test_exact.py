@@ -168,7 +168,7 @@ def _scored_exactly(chosen, score, folder) -> dict[str, float]:
             {k.removeprefix("weight."): v for k, v in state.items() if k.startswith("weight.")}
         )
     table = loop.space.decode(score.genes).tables["layer_sparsity"]
-    levels = loop.evaluator.families["layer_sparsity"].edits(table, model.matrices)
+    levels = loop.evaluator.families["layer_sparsity"].edits(table, model.body)
     prune_exactly(LevelStore(model), model, loop.hessian_batches, levels, loop.solver, "both")
     return loop.evaluator.measure()
 

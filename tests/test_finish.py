@@ -41,7 +41,7 @@ def test_the_best_exactly_pruned_finalist_is_crowned(played):
     loop = bench.loop
     for score in found.finalists:
         table = loop.space.decode(score.genes).tables["layer_sparsity"]
-        levels = loop.evaluator.families["layer_sparsity"].edits(table, loop.evaluator.vlm.matrices)
+        levels = loop.evaluator.families["layer_sparsity"].edits(table, loop.evaluator.vlm.body)
         prune_exactly(loop.evaluator.store, loop.evaluator.vlm, loop.hessian_batches, levels,
                       loop.solver, loop.tokens, ridge=RIDGE)  # fmt: skip
         terms = loop.evaluator.measure()

@@ -4,7 +4,7 @@ import pytest
 
 from slimsearch.errors import PolicyError
 from slimsearch.families.layer_sparsity import LayerSparsity
-from slimsearch.policy import Matrix, PolicyFile
+from slimsearch.policy import Body, Matrix, PolicyFile
 from slimsearch.space import build
 
 MATRICES = tuple(
@@ -12,11 +12,12 @@ MATRICES = tuple(
     for block in range(3)
     for role, columns in (("q", 4), ("down", 12))
 )
+BODY = Body(MATRICES)
 
 
 def space_of(ranges, ratio: float = 0.5, levels: str = ""):
     families = {"layer_sparsity": LayerSparsity()}
-    return build(PolicyFile("p", "", {"layer_sparsity": ranges}), families, MATRICES, ratio, levels)
+    return build(PolicyFile("p", "", {"layer_sparsity": ranges}), families, BODY, ratio, levels)
 
 
 def test_one_gene_for_each_block():
@@ -69,17 +70,15 @@ def test_levels_are_all_that_any_genes_ask_for(ranges):
     found, family = space_of(ranges), LayerSparsity()
     wanted = {matrix.name: set() for matrix in MATRICES}
     for genes in product(*(range(len(gene.choices)) for gene in found.genes)):
-        for name, level in family.edits(
-            found.decode(genes).tables["layer_sparsity"], MATRICES
-        ).items():
+        for name, level in family.edits(found.decode(genes).tables["layer_sparsity"], BODY).items():
             wanted[name].add(level)
-    assert found.levels(family, MATRICES) == wanted
+    assert found.levels(family, BODY) == wanted
 
 
 def test_parts_that_no_line_names_stay_dense():
     found = space_of({"blocks.1": "0.4,0.6"}, ratio=0.2)
     assert found.budget.reach() == pytest.approx((0.4 / 3, 0.6 / 3))
-    edits = LayerSparsity().edits(found.decode((0,)).tables["layer_sparsity"], MATRICES)
+    edits = LayerSparsity().edits(found.decode((0,)).tables["layer_sparsity"], BODY)
     assert set(edits) == {"blocks.1.q", "blocks.1.down"}
 
 

@@ -77,7 +77,10 @@ def weights(story: Story) -> Chapter:
     body: list[Piece] = [paragraph(about)]
     for family, choices in story.policy.items():
         if family != "layer_sparsity":
-            rows = [[key, f"{value:g}"] for key, value in choices.items()]
+            rows = [
+                [key, value if isinstance(value, str) else f"{value:g}"]
+                for key, value in choices.items()
+            ]
             body.append(table((spelt(family), "value"), rows))
     caption = "Blue: zeros in every matrix and block, counted on the model that was written."
     figures = [Figure("weights", drawn, Html())]
@@ -95,7 +98,7 @@ def _sensitivity(story: Story) -> str:
             "the rule “optimal” do, such as the default, and not with --exact."
         )
     chosen = story.policy.get("layer_sparsity", {})
-    both = [(cost, chosen[key]) for key, cost in costs.items() if key in chosen]
+    both = [(cost, float(chosen[key])) for key, cost in costs.items() if key in chosen]
     agreed = ranks.correlation([cost for cost, _ in both], [level for _, level in both])
     said = (
         f"Orange: what pruning that part to {story.settings.ratio:g} is predicted to add to the "

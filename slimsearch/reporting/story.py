@@ -19,9 +19,8 @@ from slimsearch import settings as choices
 from slimsearch.candidate import Score
 from slimsearch.errors import RunError
 from slimsearch.history import History
+from slimsearch.policy import SPARSITY, Table
 from slimsearch.settings import DEMO, Settings
-
-SPARSITY = "layer_sparsity"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Story:
     folder: Path
     settings: Settings
     history: History
-    policy: Mapping[str, Mapping[str, float]]  # of the champion; empty while there is none
+    policy: Mapping[str, Table]  # of the champion; empty while there is none
     evaluations: tuple[Mapping[str, Any], ...]
     benches: tuple[Mapping[str, Any], ...]
     front: tuple[Mapping[str, Any], ...]
@@ -153,16 +152,12 @@ def read(folder: Path) -> Story:
         found.check_written("samples/")
     best = folder / "best.toml"
     tables = policy.read(best).tables if found.end else {}
-    champion = {
-        family: {key: float(value) for key, value in table.items()}
-        for family, table in tables.items()
-    }
     return Story(
         name=folder.resolve().name,
         folder=folder,
         settings=choices.read(folder / history.SETTINGS),
         history=found,
-        policy=champion,
+        policy=tables,
         evaluations=tuple(results.all_in(folder / results.FOLDER)),
         benches=read_benches(sorted(folder.glob("bench*.json"))),
         front=tuple(_front(folder)),

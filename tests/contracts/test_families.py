@@ -13,7 +13,7 @@ from slimsearch.conversation import text_batches
 from slimsearch.errors import PolicyError
 from slimsearch.level_store import LevelStore
 from slimsearch.plugins import about, find, names
-from slimsearch.policy import Matrix, PolicyFile
+from slimsearch.policy import Body, Matrix, PolicyFile
 from slimsearch.space import build
 
 FAMILIES = names("families")
@@ -36,6 +36,7 @@ MATRICES = tuple(
         ("up", 48, 32), ("down", 32, 48),
     )
 )  # fmt: skip
+BODY = Body(MATRICES)
 
 
 def test_all_are_found():
@@ -81,25 +82,25 @@ def test_genes_edits_removed_and_apply_agree(held, name, ranges, data):
     """What the budget thinks goes, what the family says goes, and the zeros on the model."""
     model, store = held
     family = find("families", name)()
-    space = build(PolicyFile("test", "", {name: ranges}), {name: family}, MATRICES, 0.5, "")
+    space = build(PolicyFile("test", "", {name: ranges}), {name: family}, BODY, 0.5, "")
     genes = tuple(data.draw(st.integers(0, len(gene.choices) - 1)) for gene in space.budget.genes)
     policy = space.decode(genes)
-    edits = family.edits(policy.tables[name], MATRICES)
+    edits = family.edits(policy.tables[name], BODY)
     total = sum(matrix.size for matrix in MATRICES)
-    assert family.removed(edits, MATRICES) / total == pytest.approx(space.budget.removed(genes))
+    assert family.removed(edits, BODY) / total == pytest.approx(space.budget.removed(genes))
     family.apply(edits, model, store)
     zeros = sum(int((model.linear(m.name).weight == 0).sum()) for m in MATRICES)
     family.restore(model, store)
-    assert zeros == pytest.approx(family.removed(edits, MATRICES), abs=len(MATRICES))
+    assert zeros == pytest.approx(family.removed(edits, BODY), abs=len(MATRICES))
 
 
 @pytest.mark.parametrize(("name", "ranges"), cases())
 def test_every_line_of_a_table_is_heeded(name, ranges):
     """The last line that names a part wins, also after genes and back."""
     family = find("families", name)()
-    space = build(PolicyFile("test", "", {name: ranges}), {name: family}, MATRICES, 0.5, "")
+    space = build(PolicyFile("test", "", {name: ranges}), {name: family}, BODY, 0.5, "")
     lowest = (0,) * len(space.genes)
-    edits = family.edits(space.decode(lowest).tables[name], MATRICES)
+    edits = family.edits(space.decode(lowest).tables[name], BODY)
     for matrix in MATRICES:
         said = None
         for glob, value in ranges.items():
@@ -130,7 +131,7 @@ def test_the_last_line_wins_whatever_its_kind(name, keys):
             for part in (matrix.block, matrix.name):
                 if part.count(".") == key.count(".") and fnmatchcase(part, key):
                     wanted[matrix.name] = value
-    assert find("families", name)().edits(values, MATRICES) == wanted
+    assert find("families", name)().edits(values, BODY) == wanted
 
 
 @pytest.mark.parametrize(("name", "ranges"), cases())
@@ -138,10 +139,10 @@ def test_apply_and_restore_leave_every_weight_as_it_was(held, name, ranges):
     model, store = held
     before = bits(model)
     family = find("families", name)()
-    genes = family.genes(ranges, MATRICES, 0.5)
+    genes = family.genes(ranges, BODY, 0.5)
     for choice in (0, -1):
         values = {gene.key: gene.choices[choice] for gene in genes}
-        family.apply(family.edits(values, MATRICES), model, store)
+        family.apply(family.edits(values, BODY), model, store)
     changed = [key for key, weight in bits(model).items() if not torch.equal(weight, before[key])]
     assert changed
     assert all("vision" not in key and "projector" not in key for key in changed)
@@ -155,7 +156,7 @@ def test_no_edits_remove_nothing(held, name):
     model, store = held
     before = bits(model)
     family = find("families", name)()
-    assert family.removed({}, MATRICES) == 0
+    assert family.removed({}, BODY) == 0
     family.apply({}, model, store)
     assert all(torch.equal(weight, before[key]) for key, weight in bits(model).items())
 
@@ -164,13 +165,13 @@ def test_no_edits_remove_nothing(held, name):
 @pytest.mark.parametrize("glob", ["blocks.7", "layers.*", "blocks", "blocks.*.query", "*.*.*.*"])
 def test_a_line_that_names_nothing_is_refused(name, glob):
     with pytest.raises(PolicyError, match="names no part"):
-        find("families", name)().genes({glob: 0.5, "blocks.0": 0.5}, MATRICES, 0.5)
+        find("families", name)().genes({glob: 0.5, "blocks.0": 0.5}, BODY, 0.5)
 
 
 @every_family
 def test_genes_have_choices_in_order_and_sizes_that_add_up(name):
     for ranges in RANGES[name]:
-        genes = find("families", name)().genes(ranges, MATRICES, 0.5)
+        genes = find("families", name)().genes(ranges, BODY, 0.5)
         assert sum(gene.size for gene in genes) == sum(matrix.size for matrix in MATRICES)
         assert len({gene.key for gene in genes}) == len(genes)
         for gene in genes:
