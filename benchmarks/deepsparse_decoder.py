@@ -30,6 +30,8 @@ from slimsearch.graphs.int8 import Int8  # noqa: E402
 from slimsearch.graphs.linear import dense  # noqa: E402
 from slimsearch.guest.host import Guest  # noqa: E402
 from slimsearch.latency import stopwatch  # noqa: E402
+from slimsearch.latency.deepsparse import random_inputs  # noqa: E402
+from slimsearch.latency.work import quick  # noqa: E402
 
 PHASES = {
     "prefill of 256": decoder.Fixed(256, 0),
@@ -93,7 +95,7 @@ def random_decoder(width: int, blocks: int) -> Decoder:
 def opened(
     parts: Decoder, fixed: decoder.Fixed, cores: int, place: Path, stack: ExitStack
 ) -> list[Engine]:
-    inputs = stopwatch.random_inputs(parts, fixed, len(parts.blocks))
+    inputs = random_inputs(parts, fixed, len(parts.blocks))
     engines = []
     for kind in ("fp32", "int8"):
         for sparsity in SPARSITIES:
@@ -158,7 +160,7 @@ def show(title: str, engines: list[Engine]) -> None:
     for engine in engines:
         del engine.seconds[:PASSES]  # the first round warms up
     middle = {(e.name, e.sparsity): median(e.seconds) for e in engines}
-    quick = {(e.name, e.sparsity): stopwatch.quick(e.seconds) for e in engines}
+    quick = {(e.name, e.sparsity): quick(e.seconds) for e in engines}
     best = min((t, name) for (name, s), t in middle.items() if not s)
     best_quick = min(t for (_, s), t in quick.items() if not s)
 

@@ -13,7 +13,8 @@ import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -27,16 +28,15 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from deepsparse_decoder import VOCABULARY, in_onnxruntime, in_openvino, random_decoder  # noqa: E402
 
 from slimsearch import compiled, display  # noqa: E402
-from slimsearch.checkpoint import Checkpoint  # noqa: E402
-from slimsearch.files import to_json  # noqa: E402
 from slimsearch.graphs import decoder as graph  # noqa: E402
 from slimsearch.graphs.anatomy import Decoder  # noqa: E402
 from slimsearch.graphs.int8 import Int8, stored  # noqa: E402
 from slimsearch.graphs.linear import dense  # noqa: E402
 from slimsearch.latency import stopwatch  # noqa: E402
-from slimsearch.native import form, parts  # noqa: E402
-from slimsearch.native.form import Held, Shape  # noqa: E402
-from slimsearch.native.session import NativeSession  # noqa: E402
+from slimsearch.latency.deepsparse import random_inputs  # noqa: E402
+from slimsearch.latency.work import ROLES, quick  # noqa: E402
+from slimsearch.native import bare  # noqa: E402
+from slimsearch.native.bare import Bare, Passes  # noqa: E402
 
 PHASES = {  # tokens read at once, tokens before them
     "one token behind 640": (1, 640),
@@ -110,15 +110,17 @@ def opened(whole: Decoder, phase: tuple[int, int], options, place: Path, stack: 
     precision, cores = options.precision, options.cores
     width = WIDTHS[precision]
     weights = whole.head.weight.numel() + sum(
-        getattr(block, role).weight.numel() for block in whole.blocks for role in parts.ROLES
+        getattr(block, role).weight.numel() for block in whole.blocks for role in ROLES
     )
     cache = 2 * phase[1] * whole.key_heads * whole.head_width * len(whole.blocks)
     for sparsity in (0.0, *SPARSITIES):
         thinned = stopwatch.thinned(whole, sparsity)
-        session, size = in_native(thinned, precision, place / f"{sparsity}", cores, stack)
-        yield Engine("native", sparsity, size + 4 * cache, passes(session, phase, whole.width))
+        found = in_native(thinned, precision, place / f"{sparsity}", cores, stack)
+        passes = Passes(found.session, whole.width, *phase)
+        time = partial(passes.time, 6 if phase[0] == 1 else 2)
+        yield Engine("native", sparsity, found.read + 4 * cache, time)
     fixed = graph.Fixed(*phase)
-    inputs = stopwatch.random_inputs(whole, fixed, len(whole.blocks))
+    inputs = random_inputs(whole, fixed, len(whole.blocks))
     dense_read = weights * width + 4 * cache
     if precision == "bf16":
         file = place / "dense.onnx"
@@ -136,52 +138,14 @@ def opened(whole: Decoder, phase: tuple[int, int], options, place: Path, stack: 
         yield Engine(name, 0.0, dense_read, make(file, inputs, cores, stack))
 
 
-def in_native(whole: Decoder, precision: str, place: Path, cores: int, stack: ExitStack):
-    """A session, and the bytes of its matrices."""
+def in_native(whole: Decoder, precision: str, place: Path, cores: int, stack: ExitStack) -> Bare:
     dtype = {"bf16": "bfloat16", "int8": "int8"}[precision]
-    folder = place / form.FORM
-    folder.mkdir(parents=True)
-    shape = Shape(
-        dtype=dtype, blocks=len(whole.blocks), width=whole.width, heads=whole.heads,
-        key_heads=whole.key_heads, head_width=whole.head_width,
-        inner=len(whole.blocks[0].gate.weight), vocabulary=VOCABULARY,
-        positions=whole.positions, epsilon=whole.epsilon, activation=whole.activation, names={},
-    )  # fmt: skip
-    held = list(parts.parts_of(whole, dtype, lambda matrix: None))
-    seal = form.write(folder / form.DECODER, held, to_json(asdict(shape)))
     began = perf_counter()
-    session = NativeSession(Held(Checkpoint(place, {}, {}), {form.DECODER: seal}), cores)
+    found = bare.opened(whole, dtype, place, cores)
     seconds = perf_counter() - began
-    display.say(f"native, {seal['bytes'] / 2**20:.0f} MiB: opened and checked in {seconds:.2f} s")
-    stack.callback(session.close)
-    read = (part.size for part in held if not part.name.startswith(("embedding", "cos", "sin")))
-    return session, sum(read)
-
-
-def passes(session: NativeSession, phase: tuple[int, int], width: int) -> Callable[[], list[float]]:
-    tokens, before = phase
-    draw = np.random.default_rng(0)
-    given = draw.standard_normal((1, tokens, width), np.float32)
-    past = draw.standard_normal((1, max(before, 1), width), np.float32)
-
-    def read(embeds, start: int) -> float:
-        count = embeds.shape[1]
-        mask = np.ones((1, start + count), np.int64)
-        places = np.arange(start, start + count)[None]
-        return timed(lambda: session.step(embeds, mask, places))
-
-    def several() -> list[float]:
-        found = []
-        for number in range(6 if tokens == 1 else 2):
-            if number == 0 or tokens > 1:
-                session.forget()
-                if before:
-                    read(past, 0)
-                    read(given, before)
-            found.append(read(given, before + number + 1 if before else 0))
-        return found
-
-    return several
+    display.say(f"native, {found.bytes / 2**20:.0f} MiB: written and opened in {seconds:.2f} s")
+    stack.callback(found.session.close)
+    return found
 
 
 def in_torch(whole: Decoder, phase: tuple[int, int]) -> Callable[[], list[float]]:
@@ -230,12 +194,12 @@ def show(title: str, engines: list[Engine], memory: Memory) -> None:
         if engine.name != "native"
     ]  # fmt: skip
     best, chosen = min(foreign, key=lambda one: one[0])
-    quick = min(stopwatch.quick(engine.seconds) for _, engine in foreign)
+    quick = min(quick(engine.seconds) for _, engine in foreign)
     reads = median(memory.speeds)
     rows = [
         [
             engine.name, f"{engine.sparsity:g}", f"{1e3 * time:.2f}", f"{best / time:.2f}",
-            f"{quick / stopwatch.quick(engine.seconds):.2f}", f"{engine.read / 1e6:.0f}",
+            f"{quick / quick(engine.seconds):.2f}", f"{engine.read / 1e6:.0f}",
             f"{engine.read / time / 1e9:.1f}", f"{reads:.1f}",
         ]
         for time, engine in zip(middle, engines, strict=True)

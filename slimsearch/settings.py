@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from slimsearch.errors import SettingsError, did_you_mean
 
 DEMO = "demo"
+ENGINES = ("deepsparse", "deepsparse-int8", "native", "native-int8")  # that latency is foretold of
 # Where candidates are scored: changes no result.
 WHERE = (
     "executor", "ray_address", "ray_workers", "ray_cpus", "ray_gpus", "ray_retries", "ray_patience",
@@ -80,7 +81,7 @@ class Settings:
         "where there are pairs.",
     )
     latency_engine: str = _setting(
-        "deepsparse", "Where the term 'latency' foretells times: deepsparse or deepsparse-int8."
+        "deepsparse", f"Where the term 'latency' foretells times: {', '.join(ENGINES)}."
     )
     latency_phase: str = _setting(
         "prefill", "What it foretells: prefill (a whole prompt) or decode (one token)."
@@ -267,7 +268,7 @@ def checked(settings: Settings) -> Settings:
             upwards = "or more" if most == MOST else f"to {most:g}"
             raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} {upwards}.")
     _one_of(settings.store_in, "store_in", ("auto", "gpu", "memory", "disk"))
-    _one_of(settings.latency_engine, "latency_engine", ("deepsparse", "deepsparse-int8"))
+    _one_of(settings.latency_engine, "latency_engine", ENGINES)
     _one_of(settings.latency_phase, "latency_phase", ("prefill", "decode"))
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
     _one_of(settings.projector_lessons, "projector_lessons", ("dense", "answers"))

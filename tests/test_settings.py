@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slimsearch import settings
 from slimsearch.errors import SettingsError
-from slimsearch.settings import Settings, change, checked, read, write
+from slimsearch.settings import ENGINES, Settings, change, checked, read, write
 
 VALUES = {
     str: st.text(st.characters(codec="utf-8"), max_size=30),
@@ -18,7 +18,7 @@ VALUES = {
     bool: st.booleans(),
 }
 CHOICES = {
-    "latency_engine": st.sampled_from(["deepsparse", "deepsparse-int8"]),
+    "latency_engine": st.sampled_from(ENGINES),
     "latency_phase": st.sampled_from(["prefill", "decode"]),
     "projector_lessons": st.sampled_from(["dense", "answers"]),
     "polish": st.sampled_from(["auto", "none", "projector", "all"]),

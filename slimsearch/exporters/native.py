@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 
 from slimsearch.contracts import Exporter
-from slimsearch.errors import ModelError, SettingsError, did_you_mean
+from slimsearch.errors import SettingsError, did_you_mean
 from slimsearch.files import to_json
 from slimsearch.graphs import anatomy
 from slimsearch.graphs.anatomy import Decoder
-from slimsearch.native import form, library
+from slimsearch.native import form
 from slimsearch.native.parts import NORMS, ROLES, Part, Steps, parts_of, plain, tied
 from slimsearch.vlm import VLM
 
 NAMED = {"bf16": "bfloat16", "fp32": "float32"}
-SAME = {"gelu_new": "gelu_pytorch_tanh"}
-WIDTHS = {"float32": 4, "bfloat16": 2, "int8": 1}  # bytes of a weight
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Native(Exporter):
         dtype = self._dtype(vlm)
         parts = anatomy.read(vlm)
         names = _names(vlm, parts)
-        shape = _shape(parts, dtype, names)
+        shape = form.described(parts, dtype, names)
         own = folder / form.FORM
         own.mkdir()
         decoder = list(parts_of(parts, dtype, lambda matrix: self.steps.get(matrix.name)))
@@ -62,11 +60,10 @@ class Native(Exporter):
 
     def _dtype(self, vlm: VLM) -> str:
         asked = "int8" if self.int8 else NAMED.get(self.dtype, self.dtype)
-        if asked and asked not in WIDTHS:
-            known = (*NAMED, *WIDTHS)
+        if asked and asked not in form.WIDTHS:
+            known = (*NAMED, *form.WIDTHS)
             raise SettingsError(f"--to native has no dtype '{asked}'.{did_you_mean(asked, known)}")
-        own = str(vlm.disk_dtype)[6:]
-        return asked or (own if own in WIDTHS else "bfloat16")
+        return asked or form.held_as(str(vlm.disk_dtype)[6:])
 
 
 def _report(parts: Decoder, decoder: list[Part], dtype: str) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def _report(parts: Decoder, decoder: list[Part], dtype: str) -> dict[str, Any]:
     taken = sum(part.size for part in decoder if part.name.rpartition(".")[0] in matrices)
     weights = sum(weight.numel() for weight in matrices.values())
     kept = sum(int(weight.count_nonzero()) for weight in matrices.values())
-    width = WIDTHS[dtype]
+    width = form.WIDTHS[dtype]
     share, theory = taken / (weights * width), min(1.0, kept / weights + 1 / (8 * width))
     return {
         "note": f"the decoder's matrices take {taken / 2**20:.1f} MiB, {share:.4f} of dense "
@@ -86,18 +83,6 @@ def _report(parts: Decoder, decoder: list[Part], dtype: str) -> dict[str, Any]:
         "of_dense": share,
         "theory": theory,
     }
-
-
-def _shape(parts: Decoder, dtype: str, names: Mapping[str, tuple[str, str]]) -> form.Shape:
-    activation = SAME.get(parts.activation, parts.activation)
-    if activation not in library.ACTIVATIONS:
-        raise ModelError(f"The native engine knows no '{parts.activation}'; --to hf works.")
-    return form.Shape(
-        dtype=dtype, blocks=len(parts.blocks), width=parts.width, heads=parts.heads,
-        key_heads=parts.key_heads, head_width=parts.head_width,
-        inner=len(parts.blocks[0].gate.weight), vocabulary=len(parts.embedding),
-        positions=parts.positions, epsilon=parts.epsilon, activation=activation, names=names,
-    )  # fmt: skip
 
 
 def _names(vlm: VLM, parts: Decoder) -> dict[str, tuple[str, str]]:

@@ -24,6 +24,7 @@ from numpy import ndarray
 from slimsearch import files
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import ModelError
+from slimsearch.graphs.anatomy import Decoder
 from slimsearch.native.parts import SIZES, Part
 
 FORM, DECODER, OTHERS = "native", "decoder.safetensors", "model.safetensors"
@@ -31,6 +32,9 @@ FORMAT = 1
 STRETCH = 64 << 20  # bytes hashed at a time
 LONGEST = 64 << 20  # bytes of a header
 META = "slimsearch"
+ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu")  # in the order of native.h
+WIDTHS = {"float32": 4, "bfloat16": 2, "int8": 1}  # bytes of a weight, by dtype
+SAME = {"gelu_new": "gelu_pytorch_tanh"}
 AGAIN = "Export it again with --to native."
 
 
@@ -67,6 +71,24 @@ class Held:
     def open(self, name: str) -> Tensors:
         """One of its files, mapped and checked."""
         return Tensors(self.folder / name, self.seals.get(name, {}))
+
+
+def held_as(dtype: str) -> str:
+    """The dtype in which a checkpoint of another is held, where no one says otherwise."""
+    return dtype if dtype in WIDTHS else "bfloat16"
+
+
+def described(parts: Decoder, dtype: str, names: Mapping[str, tuple[str, str]]) -> Shape:
+    """How a decoder is built; `names` as in Shape."""
+    activation = SAME.get(parts.activation, parts.activation)
+    if activation not in ACTIVATIONS:
+        raise ModelError(f"The native engine knows no '{parts.activation}'; --to hf works.")
+    return Shape(
+        dtype=dtype, blocks=len(parts.blocks), width=parts.width, heads=parts.heads,
+        key_heads=parts.key_heads, head_width=parts.head_width,
+        inner=len(parts.blocks[0].gate.weight), vocabulary=len(parts.embedding),
+        positions=parts.positions, epsilon=parts.epsilon, activation=activation, names=names,
+    )  # fmt: skip
 
 
 def write(file: Path, parts: Iterable[Part], meta: str = "") -> dict[str, Any]:

@@ -16,7 +16,6 @@ from slimsearch.native import sources
 
 VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16")  # as in native.h
 KINDS = ("float32", "bfloat16", "int8")
-ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu")
 
 
 class Matrix(ctypes.Structure):

@@ -76,6 +76,12 @@ class NativeSession(Session):
         self._filled += counts
         return logits
 
+    def multiply(self, given: ndarray, role: str, block: int | None = None) -> ndarray:
+        """One matrix alone, of a block or the head: [tokens, columns] -> [tokens, rows]."""
+        decoder = self._parts.decoder
+        owner = decoder if block is None else decoder.block[block]
+        return self._engine.multiply(getattr(owner, role), given)
+
     def forget(self) -> None:
         self._filled, self._keys, self._values = None, _Caches([]), _Caches([])
 
@@ -128,7 +134,7 @@ class Parts:
         turns = shape.positions * shape.head_width
         self.decoder = library.Decoder(
             shape.blocks, shape.width, shape.heads, shape.key_heads, shape.head_width, shape.inner,
-            library.ACTIVATIONS.index(shape.activation), shape.epsilon, self._blocks,
+            form.ACTIVATIONS.index(shape.activation), shape.epsilon, self._blocks,
             self._floats("norm", shape.width), head, self._floats("cos", turns),
             self._floats("sin", turns),
         )  # fmt: skip

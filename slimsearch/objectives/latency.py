@@ -1,4 +1,4 @@
-"""Milliseconds that the model as it stands takes in DeepSparse, foretold from measured matrices.
+"""Milliseconds that the model as it stands takes in an engine, foretold from measured matrices.
 
 Each matrix adds the time of its shape at its sparsity. The times are measured once for a machine
 and a decoder's shape, and a run keeps those that it began with.
@@ -11,8 +11,9 @@ from typing import Any
 from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
 from slimsearch.latency import stopwatch, table
-from slimsearch.latency.stopwatch import Work
 from slimsearch.latency.table import Table
+from slimsearch.latency.work import Work
+from slimsearch.native import form
 from slimsearch.vlm import VLM
 
 
@@ -37,7 +38,8 @@ class Latency(Term):
 
     def _times(self, vlm: VLM) -> Table:
         if self._table is None:
-            int8 = self.latency_engine == "deepsparse-int8"
-            work = Work(self.latency_phase, self.latency_tokens, int8)
+            engine, _, int8 = self.latency_engine.partition("-")
+            own = "float32" if engine == "deepsparse" else form.held_as(str(vlm.disk_dtype)[6:])
+            work = Work(self.latency_phase, self.latency_tokens, engine, int8 or own)
             self._table = stopwatch.table_of(vlm, work, self.deepsparse_python)
         return self._table

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from slimsearch import api
+from slimsearch.batch import Calibrated
 from slimsearch.guest import host
 from slimsearch.latency import stopwatch, table
-from slimsearch.latency.stopwatch import Work
+from slimsearch.latency.work import Work
+from slimsearch.native import library
 from slimsearch.objectives.latency import Latency
 from slimsearch.plugins import find
 
@@ -25,7 +27,7 @@ def small(monkeypatch, tmp_path):
 
 @needs_deepsparse
 def test_a_decoder_is_timed_once_and_split_by_shape(load, llama, monkeypatch):
-    vlm, work = load(llama), Work("decode", 8, int8=False, cores=1)
+    vlm, work = load(llama), Work("decode", 8, "deepsparse", "float32", cores=1)
     found = stopwatch.table_of(vlm, work)
     shapes = {stopwatch.shape_of(vlm.linear(m.name).weight) for m in vlm.matrices}
     for point, sparsity in zip(found.points, (0.0, 0.8), strict=True):
@@ -35,6 +37,30 @@ def test_a_decoder_is_timed_once_and_split_by_shape(load, llama, monkeypatch):
         assert all(time >= 0 for time in point.matrices.values())  # steps of a microsecond
     monkeypatch.setattr(stopwatch, "measure", None)  # not again
     assert stopwatch.table_of(vlm, work) == found
+
+
+@pytest.mark.skipif(bool(library.absent()), reason=library.absent())
+@pytest.mark.parametrize(("phase", "dtype"), [("prefill", "bfloat16"), ("decode", "int8")])
+def test_our_engine_is_timed_too(load, llama, phase, dtype):
+    vlm, work = load(llama), Work(phase, 8, "native", dtype, cores=1)
+    found = stopwatch.table_of(vlm, work)
+    shapes = {stopwatch.shape_of(vlm.linear(m.name).weight) for m in vlm.matrices}
+    for point in found.points:
+        assert set(point.matrices) == shapes
+        assert min(point.matrices.values()) > 0
+        assert point.rest >= 0
+    assert found.predict(stopwatch.parts_of(vlm)) > found.points[0].rest
+
+
+@pytest.mark.skipif(bool(library.absent()), reason=library.absent())
+@pytest.mark.parametrize("engine", ["native", "native-int8"])
+def test_the_term_foretells_in_our_engine(load, llama, engine):
+    vlm = load(llama)
+    term = Latency(latency_engine=engine, latency_phase="decode", latency_tokens=8)
+    assert term.measure(vlm, Calibrated((), ())) > 0
+    noted = term.noted(vlm)
+    assert noted["key"]["work"]["engine"] == "native"
+    assert noted["key"]["work"]["dtype"] == ("int8" if engine.endswith("int8") else "float32")
 
 
 def test_parts_follow_the_zeros(load, llama):

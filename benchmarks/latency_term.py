@@ -1,0 +1,91 @@
+"""How well the objective term `latency` foretells: policies drawn at random, foretold and timed.
+
+    python benchmarks/latency_term.py MODEL [--engines deepsparse,native] [--phases prefill,decode]
+        [--tokens 256] [--policies 5]
+
+Each policy gives every matrix a level of its own between 0.3 and 0.8. All of them take turns in the
+engine; what is compared is the mean of the fast quarter of each one's passes.
+"""
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from slimsearch import checkpoint, display, loading
+from slimsearch.graphs import anatomy
+from slimsearch.graphs.anatomy import Decoder
+from slimsearch.latency import stopwatch
+from slimsearch.latency.table import Part
+from slimsearch.latency.work import ROLES, Work, matrices_in, quick, shape_of
+from slimsearch.native import form
+
+LEVELS = (0.3, 0.8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--engines", default="deepsparse,native")
+    parser.add_argument("--phases", default="prefill,decode")
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--policies", type=int, default=5)
+    options = parser.parse_args()
+    vlm = loading.load(checkpoint.find(options.model), "cpu", "float32")
+    policies = drawn(anatomy.read(vlm), options.policies)
+    for name in options.engines.split(","):
+        engine, _, int8 = name.partition("-")
+        own = "float32" if engine == "deepsparse" else form.held_as(str(vlm.disk_dtype)[6:])
+        for phase in options.phases.split(","):
+            work = Work(phase, options.tokens, engine, int8 or own)
+            table = stopwatch.table_of(vlm, work)
+            foretold = [table.predict(parts_in(policy)) for policy in policies]
+            taken = timed(work, policies)
+            errors = [abs(f / t - 1) for f, t in zip(foretold, taken, strict=True)]
+            pairs = ", ".join(f"{f:.3f}/{t:.3f}" for f, t in zip(foretold, taken, strict=True))
+            display.say(
+                f"{name}, {phase} of {options.tokens}: off by {np.mean(errors):.1%} on average, "
+                f"{max(errors):.1%} at most; foretold/timed ms {pairs}"
+            )
+
+
+def drawn(dense: Decoder, count: int) -> list[Decoder]:
+    """The decoder with each matrix at a level of its own, several times."""
+    draw = torch.Generator().manual_seed(1)
+
+    def thin(matrix: anatomy.Matrix) -> anatomy.Matrix:
+        level = LEVELS[0] + (LEVELS[1] - LEVELS[0]) * float(torch.rand((), generator=draw))
+        weight = matrix.weight.detach().clone()
+        weight[torch.rand(weight.shape, generator=draw) < level] = 0
+        return replace(matrix, weight=weight)
+
+    def once() -> Decoder:
+        blocks = (
+            replace(block, **{role: thin(getattr(block, role)) for role in ROLES})
+            for block in dense.blocks
+        )
+        return replace(dense, blocks=tuple(blocks))
+
+    return [once() for _ in range(count)]
+
+
+def parts_in(policy: Decoder) -> list[Part]:
+    weights = [matrix.weight for matrix in matrices_in(policy)]
+    return [Part(shape_of(w), w.numel(), 1 - int(w.count_nonzero()) / w.numel()) for w in weights]
+
+
+def timed(work: Work, policies: list[Decoder]) -> list[float]:
+    """Milliseconds of a pass through each."""
+    seconds: list[list[float]] = [[] for _ in policies]
+    with stopwatch.CLOCKS[work.engine].clock(work) as clock:
+        for index, policy in enumerate(policies):
+            clock.take(str(index), policy)
+        for _ in range(stopwatch.ROUNDS):
+            for index, found in enumerate(seconds):
+                found += clock.time(str(index))
+    return [quick(found) * 1e3 for found in seconds]
+
+
+if __name__ == "__main__":
+    main()
