@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from slimsearch.kinds import PADDING
 from slimsearch.sight import Look
 
 IGNORED = -100  # a position whose next token is not predicted
-PADDING, PROMPT, TEXT = 0, 1, 2  # token classes: P (pictures, questions), T (text, answers)
 
 
 @dataclass(frozen=True)

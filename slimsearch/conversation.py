@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from slimsearch import senses
-from slimsearch.batch import IGNORED, PROMPT, TEXT, Batch, batches_of
+from slimsearch.batch import IGNORED, Batch, batches_of
 from slimsearch.calibration import Pair, Turn
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.decoding import Prompt, greedy
 from slimsearch.errors import CalibrationError, ModelError
+from slimsearch.kinds import PROMPT, TEXT
 from slimsearch.loading import architecture_of, quiet_transformers, refused
 from slimsearch.resident import Resident
 from slimsearch.sight import Look

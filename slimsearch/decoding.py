@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from slimsearch.contracts import Session
 from slimsearch.errors import LengthError
+from slimsearch.kinds import PICTURE, PROMPT, TEXT
 
 Heard = Callable[[int, int], None]  # called with (row, token) for each token as it is said
 
@@ -80,7 +81,8 @@ class Reading:
             if not going.any() or max(map(len, said)) >= most:
                 return said
             ids = np.where(going, tokens, 0)[:, None].astype(np.int64)
-            logits = self._step(self._session.embed(ids), ids, going[:, None])
+            said_now = (TEXT * going[:, None]).astype(np.uint8)
+            logits = self._step(self._session.embed(ids), ids, going[:, None], said_now)
 
     def follow(self, prompt: Prompt, first: int) -> ndarray:
         """The logits before each token from the place `first` on, [tokens, vocabulary]."""
@@ -90,6 +92,7 @@ class Reading:
             ids = np.array([rest], np.int64)
             positions = self._note(ids, np.ones_like(ids))
             embeds = self._session.embed(ids)
+            self._session.tell(np.full_like(ids, TEXT, np.uint8))
             logits.append(self._session.step_all(embeds, self._mask, positions)[0])
         return np.concatenate(logits)
 
@@ -116,16 +119,20 @@ class Reading:
         for row, (prompt, start) in enumerate(zip(prompts, known, strict=True)):
             rest = prompt.ids[start:]
             ids[row, new - len(rest) :], mask[row, new - len(rest) :] = rest, 1
+        shown = np.array([[prompt.picture_token] for prompt in prompts])
+        kinds = np.where(ids == shown, PICTURE, PROMPT).astype(np.uint8) * mask.astype(np.uint8)
         if pictures:
+            self._session.tell(kinds)
             return self._session.read(ids, mask, self._note(ids, mask), pictures)
         embeds = np.array(self._session.embed(ids))
         for row, prompt in enumerate(prompts):
-            places = (ids[row] == prompt.picture_token) & (mask[row] == 1)
+            places = kinds[row] == PICTURE
             if prompt.features is not None and places.any():
                 embeds[row, places] = prompt.features
-        return self._step(embeds, ids, mask)
+        return self._step(embeds, ids, mask, kinds)
 
-    def _step(self, embeds: ndarray, ids: ndarray, mask: ndarray) -> ndarray:
+    def _step(self, embeds: ndarray, ids: ndarray, mask: ndarray, kinds: ndarray) -> ndarray:
+        self._session.tell(kinds)
         positions = self._note(ids, mask)
         return self._session.step(embeds, self._mask, positions)
 

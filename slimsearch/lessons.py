@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from slimsearch import said
-from slimsearch.batch import IGNORED, PADDING, Batch
+from slimsearch.batch import IGNORED, Batch
+from slimsearch.kinds import PADDING
 from slimsearch.said import Said
 from slimsearch.vlm import VLM
 

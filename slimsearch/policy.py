@@ -154,6 +154,22 @@ def parse_levels(text: str | float, ratio: float, origin: str) -> tuple[float, .
     return tuple(sorted(levels))
 
 
+def parse_counts(text: str | float, origin: str, most: int | None = None) -> tuple[int, ...]:
+    """Whole numbers from '0..8 by 2', '0,1' or a number, none above `most`."""
+    if isinstance(text, int | float):
+        parts = [repr(text)]
+    elif ".." in text:
+        parts = _spread(text if " by " in text else f"{text} by 1", origin)
+    else:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+    found = {_number(part, origin) for part in parts}
+    if not found or any(value < 0 or value != int(value) for value in found):
+        raise PolicyError(f"{origin}: {text!r} is no whole number, and no range of them.")
+    if most is not None and max(found) > most:
+        raise PolicyError(f"{origin}: {int(max(found))} is too much; it can be {most} at most.")
+    return tuple(sorted(int(value) for value in found))
+
+
 def matching(ranges: Table, name: str) -> tuple[str, str | float] | None:
     """The last line whose glob names this part, as (glob, value)."""
     found = None

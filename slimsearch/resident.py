@@ -10,9 +10,9 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from slimsearch.batch import PROMPT
 from slimsearch.contracts import Session
 from slimsearch.errors import InputError
+from slimsearch.kinds import PROMPT
 from slimsearch.sight import moved, stacked
 from slimsearch.vlm import VLM
 
@@ -34,6 +34,9 @@ class Resident(Session):
     @torch.no_grad()
     def embed(self, ids: ndarray) -> ndarray:
         return _out(self._vlm.model.get_input_embeddings()(self._in(ids)))
+
+    def tell(self, kinds: ndarray) -> None:
+        self._vlm.detours.tell(self._in(kinds))
 
     @torch.no_grad()
     def step(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
@@ -73,7 +76,7 @@ class Resident(Session):
         """Hidden states of the tokens that are read, [rows, tokens, width]."""
         from transformers import DynamicCache
 
-        self._cache = self._cache or DynamicCache()
+        self._cache = DynamicCache() if self._cache is None else self._cache
         return self._vlm.decoder(
             inputs_embeds=self._in(embeds).to(self._vlm.dtype),
             attention_mask=None if mask.all() else self._in(mask),

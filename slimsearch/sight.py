@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimsearch.contracts import Architecture
+from slimsearch.stand_in import standing_in
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,12 @@ class Sight:
             hooks.append(
                 projector.register_forward_pre_hook(lambda _, given, kept=kept: (kept, *given[1:]))
             )
-        for block in self._blocks:
-            block.forward = _passed_over
         try:
-            yield stacked([look.inputs for look in looks])
+            with standing_in(self._blocks, _passed_over):
+                yield stacked([look.inputs for look in looks])
         finally:
             for hook in hooks:
                 hook.remove()
-            for block in self._blocks:
-                del block.forward
 
     def _look(self, pictures: Sequence[Mapping[str, Tensor]]) -> list[Look]:
         given: dict[nn.Module, Tensor] = {}

@@ -7,7 +7,8 @@ a batch can be shown again whenever the projector has moved.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from typing import Any, Protocol
 
 import torch
@@ -16,11 +17,15 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from slimsearch import card, keys
-from slimsearch.batch import IGNORED, PROMPT, Batch, by_turn
+from slimsearch.batch import IGNORED, Batch, by_turn
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
+from slimsearch.detour import Detours
 from slimsearch.errors import ModelError
+from slimsearch.kinds import PICTURE, PROMPT
+from slimsearch.passage import Passage
 from slimsearch.policy import Body, Matrix
+from slimsearch.route import Route, plain
 from slimsearch.sight import Sight
 
 LOGIT_ROWS = 1024  # positions whose logits are held at once
@@ -55,6 +60,8 @@ class VLM:
         self.decoder: Any = model.get_decoder()
         self.blocks: Blocks = blocks or self.decoder.layers
         self.sight = Sight(model.model, architecture) if architecture.sees else None
+        self.detours = Detours(model.model, self.decoder, stages)
+        self._routes: dict[str, Route] = {}  # who says it -> how the blocks run
         self.changes = 0  # how often tunable weights were replaced
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(self.blocks[0].parameters()).dtype
@@ -81,6 +88,16 @@ class VLM:
     def body(self) -> Body:
         """What a policy can speak of."""
         return Body(self.matrices, self.sees)
+
+    @property
+    def route(self) -> Route:
+        """How the blocks run now."""
+        return reduce(or_, self._routes.values(), plain(len(self.blocks)))
+
+    def reroute(self, who: str, route: Route) -> None:
+        """Has the blocks run so, beside what others say; a plain route takes one's word back."""
+        self._routes[who] = route
+        self.detours.follow(self.route)
 
     def linear(self, matrix: str) -> nn.Linear:
         """The layer behind one of our names, such as 'blocks.3.gate'."""
@@ -137,9 +154,10 @@ class VLM:
 
         `weights` stand in for the model's own, where they are in training (see `tunable`).
         """
+        passage = {"passage": Passage(self.kinds(batch))} if self.detours.on else {}
         if batch.looks is None or self.sight is None:
             embeds = self.model.get_input_embeddings()(batch.ids)
-            return {"inputs_embeds": embeds, "use_cache": False}
+            return {"inputs_embeds": embeds, "use_cache": False, **passage}
         changed = {self.tunable[name]: weight for name, weight in (weights or {}).items()}
         caught: dict[str, Any] = {}
 
@@ -153,10 +171,17 @@ class VLM:
                 inputs = {"input_ids": batch.ids, **shown, **self.marks(batch.ids, batch.classes)}
                 functional_call(self.model, changed, (), {**inputs, "use_cache": False})
         except _Reached:
-            return caught
+            return {**caught, **passage}
         finally:
             hook.remove()
         raise AssertionError("the decoder was never called")
+
+    def kinds(self, batch: Batch) -> Tensor:
+        """The batch's token classes, pictures told from questions, [rows, length]."""
+        if not self.sees:
+            return batch.classes
+        shown = (batch.ids == self.picture_token) & (batch.classes == PROMPT)
+        return batch.classes.masked_fill(shown, PICTURE)
 
     def marks(self, ids: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """What the architecture's `marks` say of each token."""

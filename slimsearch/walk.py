@@ -16,8 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimsearch.batch import PADDING, PROMPT, TEXT, Batch
+from slimsearch.batch import Batch
 from slimsearch.hessian import Hessian
+from slimsearch.kinds import PADDING, PROMPT, TEXT
+from slimsearch.passage import Passage
+from slimsearch.stand_in import standing_in
 from slimsearch.vlm import VLM
 
 FEEDING = {"text": (TEXT,), "prompt": (PROMPT,), "both": (TEXT, PROMPT)}
@@ -38,6 +41,29 @@ class _Call:
     added: Tensor | None  # [rows, length, width]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+
+    @property
+    def passage(self) -> Passage | None:
+        """What the block is told of its tokens, where it runs a route."""
+        return self.kwargs.get("passage")
+
+    @property
+    def apart(self) -> _Call:
+        """The same for another model beside this one."""
+        passage = self.passage
+        return (
+            self
+            if passage is None
+            else replace(self, kwargs={**self.kwargs, "passage": passage.twin})
+        )
+
+    def there(self, tokens: Tensor) -> Tensor:
+        """What is said of each token [rows * length], of those alone that are being computed."""
+        passage = self.passage
+        if passage is None or passage.here is None:
+            return tokens
+        here, rows = passage.here, tokens.view(passage.kinds.shape)
+        return (here.take(rows) & here.real).flatten()
 
 
 @dataclass
@@ -82,7 +108,9 @@ def walk(
             for matrices in named:
                 yield Stop(matrices, hessians.pop(matrices[0]))
         for flow, output in zip(flows, outputs, strict=True):
-            flow.hidden = _through(block, flow, index, flow.hidden) if pruned_inputs else output
+            if pruned_inputs:
+                output = _through(block, flow.calls[index], flow.hidden)
+            flow.hidden = output
 
 
 def part_name(source: str, kind: int) -> str:
@@ -104,13 +132,8 @@ def _start(vlm: VLM, batch: Batch, tokens: str, by_set: bool) -> _Flow:
         calls.append(_Call(hidden_states if something else None, args, kwargs))
         return torch.zeros_like(hidden_states)
 
-    for block in vlm.decoder.layers:
-        block.forward = note
-    try:
+    with standing_in(vlm.decoder.layers, note):
         vlm.hidden(vlm.given(batch))
-    finally:
-        for block in vlm.decoder.layers:
-            del block.forward
     parts = {
         part_name(batch.source, kind): (batch.classes == kind).flatten() for kind in FEEDING[tokens]
     }
@@ -134,7 +157,7 @@ def _measure(
     hessians = {
         stage[0]: Hessian.zeros(vlm.linear(stage[0]).in_features, vlm.device) for stage in stages
     }
-    flow = flows[0]
+    flow, call = flows[0], flows[0].calls[index]
     dense: dict[str, Tensor] = {}  # inputs of this flow in the dense model
     hooks = []
     for name, hessian in hessians.items():
@@ -143,22 +166,28 @@ def _measure(
             _: nn.Module, args: tuple[Tensor, ...], name: str = name, hessian: Hessian = hessian
         ) -> None:
             inputs = args[0].flatten(0, -2)  # [rows * length, columns]
+            counts = call.there(flow.counts)
             if flow.dense is not None and name not in dense:
-                dense[name] = inputs[flow.counts]
+                dense[name] = inputs[counts]
                 return
-            hessian.add(inputs[flow.counts])
+            hessian.add(inputs[counts])
             if flow.dense is not None:
-                hessian.add_drift(dense.pop(name), inputs[flow.counts])
+                hessian.add_drift(dense.pop(name), inputs[counts])
             for part, members in flow.parts.items():
-                if bool(members.any()):
-                    hessian.add_part(part, inputs[members])
+                some = call.there(members)
+                if bool(some.any()):
+                    hessian.add_part(part, inputs[some])
 
         hooks.append(vlm.linear(name).register_forward_pre_hook(add))
     outputs = []
     try:
         for flow in flows:
-            ahead = None if flow.dense is None else _through(block, flow, index, flow.dense)
-            outputs.append(_through(block, flow, index, flow.hidden))
+            ahead, own = None, flow.calls[index]
+            if flow.dense is not None:
+                call = own.apart
+                ahead = _through(block, call, flow.dense)
+            call = own
+            outputs.append(_through(block, call, flow.hidden))
             flow.dense = ahead
     finally:
         for hook in hooks:
@@ -167,7 +196,6 @@ def _measure(
 
 
 @torch.no_grad()
-def _through(block: nn.Module, flow: _Flow, index: int, hidden: Tensor) -> Tensor:
-    call = flow.calls[index]
+def _through(block: nn.Module, call: _Call, hidden: Tensor) -> Tensor:
     output = block(hidden if call.added is None else hidden + call.added, *call.args, **call.kwargs)
     return output[0] if isinstance(output, tuple) else output

@@ -8,10 +8,11 @@ import tiny
 import torch
 
 from slimsearch import conversation
-from slimsearch.batch import IGNORED, PROMPT, TEXT
+from slimsearch.batch import IGNORED
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import ANSWER_TOKENS, Speech, pair_batches, text_batches
 from slimsearch.errors import CalibrationError, ModelError
+from slimsearch.kinds import PROMPT, TEXT
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "red and more"))
 LONG = tuple(Turn(f"What colour is number {n} of the row?", "blue and more") for n in range(20))

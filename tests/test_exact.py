@@ -9,9 +9,9 @@ import tiny
 import torch
 
 from slimsearch import api, assembly, history, inputs, run
-from slimsearch.batch import PADDING
 from slimsearch.conversation import text_batches
 from slimsearch.exact import ExactStore, prune_exactly
+from slimsearch.kinds import PADDING
 from slimsearch.level_store import LevelStore, fill
 from slimsearch.solvers.magnitude import Magnitude
 from slimsearch.solvers.sparsegpt import SparseGPT

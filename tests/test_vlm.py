@@ -6,10 +6,11 @@ import torch
 from torch.nn import functional
 
 from slimsearch import conversation
-from slimsearch.batch import IGNORED, PADDING, Batch, batches_of
+from slimsearch.batch import IGNORED, Batch, batches_of
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches, text_batches
 from slimsearch.errors import ModelError
+from slimsearch.kinds import PADDING
 from slimsearch.loading import pick_device
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"),

@@ -6,9 +6,10 @@ import pytest
 import tiny
 import torch
 
-from slimsearch.batch import PADDING, PROMPT, TEXT, Batch, batches_of
+from slimsearch.batch import Batch, batches_of
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches, text_batches
+from slimsearch.kinds import PADDING, PROMPT, TEXT
 from slimsearch.walk import walk
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))

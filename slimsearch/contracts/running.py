@@ -65,6 +65,11 @@ class Session(ABC):
     def embed(self, ids: ndarray) -> ndarray:
         """[rows, tokens] -> [rows, tokens, width]."""
 
+    def tell(self, kinds: ndarray) -> None:
+        """Of which class each token is that is read next, [rows, tokens] as batch has them; for
+        an engine that treats them differently."""
+        return None
+
     @abstractmethod
     def step(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
         """Reads [rows, tokens, width] behind what was read before; the last token's logits,

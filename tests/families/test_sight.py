@@ -11,10 +11,11 @@ from PIL import Image
 from torch.nn import functional
 
 from slimsearch import checkpoint, conversation, loading, streaming
-from slimsearch.batch import PROMPT, TEXT, batches_of
+from slimsearch.batch import batches_of
 from slimsearch.calibration import Pair, Turn
 from slimsearch.conversation import pair_batches, text_batches
 from slimsearch.decoding import Prompt, greedy
+from slimsearch.kinds import PROMPT, TEXT
 from slimsearch.resident import Resident
 from slimsearch.walk import walk
 

@@ -1,0 +1,15 @@
+"""Self-attention that tokens pass by: those of answers (T), or all (P+T)."""
+
+from typing import ClassVar
+
+from slimsearch.families._steps import Stepping
+from slimsearch.policy import Table
+from slimsearch.route import TOKENS, Step
+
+
+class SkipAttention(Stepping):
+    name = "skip_attention"
+    words: ClassVar = {"tokens": ("P+T", "T")}
+
+    def step(self, table: Table) -> Step:
+        return Step(skip_attention=TOKENS[str(table.get("tokens", "P+T"))])
