@@ -1,0 +1,6 @@
+"""What a model computes, by formula: floating point operations and bytes of the KV cache.
+
+shape     a model's sizes, from its configuration alone
+count     operations by part, of a dense engine and of one that passes over zeros
+paper     the third paper's Table 2 in its own accounting, and what is really computed
+"""
