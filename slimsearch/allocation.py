@@ -23,7 +23,6 @@ from slimsearch import sensitivity
 from slimsearch.candidate import Genes, Hints
 from slimsearch.errors import SettingsError, SolverError
 from slimsearch.evaluate import Evaluator
-from slimsearch.first_generation import uniform_genes
 from slimsearch.policy import SPARSITY
 from slimsearch.sensitivity import Sensitivity
 from slimsearch.space import Space
@@ -89,7 +88,7 @@ def gather(names: Sequence[str], ground: Ground) -> Hints:
 
 
 def _uniform(ground: Ground, _: str) -> Genes:
-    return uniform_genes(ground.space.budget, np.random.default_rng(0))
+    return ground.space.budget.uniform(np.random.default_rng(0))
 
 
 def _owl(ground: Ground, _: str) -> Genes:

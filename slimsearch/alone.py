@@ -7,14 +7,13 @@ import numpy as np
 from slimsearch.budget import Budget
 from slimsearch.candidate import Genes, Hints, Score
 from slimsearch.contracts import Strategy
-from slimsearch.first_generation import uniform_genes
 
 
 class Alone(Strategy):
     """Asks for the allocation that a subclass names."""
 
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int):
-        self._genes = uniform_genes(budget, np.random.default_rng(seed))
+        self._genes = budget.uniform(np.random.default_rng(seed))
         self._asked = False
 
     def start(self, hints: Hints) -> None:

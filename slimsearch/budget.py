@@ -1,68 +1,81 @@
-"""Moves genes onto the target: the share of all prunable weights that a policy removes.
+"""Moves genes onto the target: the share that goes of what the dense model has or spends.
 
-A gene's value is a share of `size` weights, so the budget is a weighted mean. Repair walks one
-gene at a time towards the target, at random among the moves that come closer, and stops where no
-single move does. It is a pure function of (genes, random state) and leaves a met target alone.
+What genes take is for a `bill` to say: a sum of weights, or what is no longer computed. Repair
+walks one gene at a time towards the target, at random among the moves that come closer, and stops
+where no single move does. It is a pure function of (genes, random state) and leaves a met target
+alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from slimsearch import knapsack
+from slimsearch.bill import Bill
 from slimsearch.candidate import Genes
 from slimsearch.errors import PolicyError
 from slimsearch.policy import Gene
 
-BINS = 2000  # of weights removed up to the target, where genes are picked by their cost
-NEAR = 2  # bins that count as on the target: sizes are rounded to whole bins
+HALVINGS = 12  # of the levels between nothing and everything
 TOLERANCE = 0.01  # SlimLLaVA, section 4.1: the mean ratio stays within p0 +- 0.01
 
 
 @dataclass(frozen=True)
 class Budget:
-    """`fixed` weights of `total` go whatever the genes say (lines with a number).
-
-    Where it is not `held`, any share that the ranges allow will do.
-    """
+    """Where it is not `held`, any share that the ranges allow will do."""
 
     genes: tuple[Gene, ...]
     target: float
-    total: int
-    fixed: float = 0.0
+    bill: Bill
     held: bool = True
 
+    @cached_property
+    def tolerance(self) -> float:
+        """Half of the finest step, where every step is coarse: whole blocks come no nearer."""
+        return max(TOLERANCE, self.bill.step / self.bill.total / 2)
+
     def removed(self, genes: Genes) -> float:
-        """The share of all prunable weights that these genes remove."""
-        chosen = (g.choices[i] * g.size for g, i in zip(self.genes, genes, strict=True))
-        return (self.fixed + sum(chosen)) / self.total
+        """The share of the dense model that these genes take."""
+        return self.bill.removed(genes) / self.bill.total
 
     def reach(self) -> tuple[float, float]:
-        """The least and the greatest share that any genes remove."""
-        lowest = sum(g.choices[0] * g.size for g in self.genes)
-        highest = sum(g.choices[-1] * g.size for g in self.genes)
-        return (self.fixed + lowest) / self.total, (self.fixed + highest) / self.total
+        """The least and the greatest share that any genes take."""
+        return self.removed(self._end(-1)), self.removed(self._end(1))
 
     def check(self) -> None:
         """Refuses a target that no genes meet, and says what can be met."""
-        low, high = self.reach()
         if not self.held:
             return
-        if not low - TOLERANCE <= self.target <= high + TOLERANCE:
+        low, high = self.reach()
+        if not low - self.tolerance <= self.target <= high + self.tolerance:
             raise PolicyError(
                 f"Ratio {self.target:g} cannot be met: this policy's ranges remove {low:.3f} to "
-                f"{high:.3f} of the prunable weights. Choose a ratio in that range or widen the "
+                f"{high:.3f} of the {self.bill.what}. Choose a ratio in that range or widen the "
                 f"ranges (--levels, or the policy file)."
             )
+
+    def uniform(self, random: np.random.Generator) -> Genes:
+        """All shares at the choice nearest to one level, the blocks running as they did."""
+        low, high, level = 0.0, 1.0, self.target
+        for _ in range(HALVINGS):
+            genes = tuple(gene.nearest(level) if gene.size else 0 for gene in self.genes)
+            gap = self.target - self.removed(genes)
+            if not self.held or abs(gap) <= self.tolerance:
+                break
+            low, high = (level, high) if gap > 0 else (low, level)
+            level = (low + high) / 2
+        return self.repair(genes, random)
 
     def repair(self, genes: Sequence[int], random: np.random.Generator) -> Genes:
         """The nearest genes (in single steps) whose share is on the target."""
         if not self.held:
             return tuple(int(i) for i in genes)
-        moved = self._walk([int(i) for i in genes], random)
-        if abs(self.removed(tuple(moved)) - self.target) > TOLERANCE:
+        moved = self._walk(self._tidy([int(i) for i in genes]), random)
+        if abs(self.removed(tuple(moved)) - self.target) > self.tolerance:
             moved = self._walk(self._jump(moved), random)
-        return tuple(moved)
+        return tuple(self._tidy(moved))
 
     def switched(self, genes: Sequence[int], times: int, random: np.random.Generator) -> Genes:
         """So many level switches, put back on the target."""
@@ -79,52 +92,47 @@ class Budget:
         return moved
 
     def cheapest(self, costs: Sequence[Sequence[float]]) -> Genes:
-        """The genes of least total cost on the target; `costs` are by gene and choice.
+        """The genes of least total cost on the target; `costs` are by gene and choice."""
+        found = knapsack.solve(self.bill, self.genes, costs, self.target * self.bill.total)
+        return self.repair(found, np.random.default_rng(0))
 
-        A knapsack solved by dynamic programming: `least[b]` is the least cost of removing b bins
-        of weights with the genes seen so far.
-        """
-        unit = (self.target * self.total - self.fixed) / BINS
-        bins = [np.rint(np.multiply(g.choices, g.size) / unit).astype(int) for g in self.genes]
-        most = BINS + max(int(some.max()) for some in bins)
-        least = np.full(most + 1, np.inf)
-        least[0] = 0.0
-        picked = np.zeros((len(self.genes), most + 1), dtype=np.int16)
-        for row, (widths, some) in enumerate(zip(bins, costs, strict=True)):
-            tried = np.full((len(widths), most + 1), np.inf)
-            for choice, (width, cost) in enumerate(zip(widths, some, strict=True)):
-                if width <= most:
-                    tried[choice, width:] = least[: most + 1 - width] + cost
-            picked[row] = tried.argmin(0)
-            least = tried.min(0)
-        away = np.maximum(np.abs(np.arange(most + 1) - BINS) - NEAR, 0)
-        away[~np.isfinite(least)] = most
-        place = int(np.lexsort((least, away))[0])  # nearest to the target, then cheapest
-        genes: list[int] = []
-        for row in range(len(self.genes) - 1, -1, -1):
-            genes.append(int(picked[row, place]))
-            place -= int(bins[row][genes[-1]])
-        return self.repair(genes[::-1], np.random.default_rng(0))
+    def _tidy(self, genes: list[int]) -> list[int]:
+        """Genes that decide of nothing at their first choice, so that equal policies are equal."""
+        idle = self.bill.idle(genes)
+        return [0 if where in idle else index for where, index in enumerate(genes)]
+
+    def _end(self, sign: int) -> Genes:
+        """The genes that take the least (-1) or the most (1), found gene by gene."""
+        genes = [0 if sign < 0 else len(gene.choices) - 1 for gene in self.genes]
+        moved = True
+        while moved:
+            moved = False
+            for where, gene in enumerate(self.genes):
+                changes = [sign * self.bill.change(genes, where, i) for i in range(len(gene.choices))]
+                best = int(np.argmax(changes))
+                if changes[best] > 1e-9 * self.bill.total:
+                    genes[where], moved = best, True
+        return tuple(genes)
 
     def _walk(self, genes: list[int], random: np.random.Generator) -> list[int]:
         """Single steps at random, each closer to the target, until there is none."""
         moved = list(genes)
-        gap = (self.target - self.removed(tuple(moved))) * self.total
+        gap = self.target * self.bill.total - self.bill.removed(tuple(moved))
         while moves := self._closer(moved, gap):
-            where, step, change = moves[random.integers(len(moves))]
-            moved[where] += step
+            where, to, change = moves[random.integers(len(moves))]
+            moved[where] = to
             gap -= change
         return moved
 
     def _closer(self, genes: list[int], gap: float) -> list[tuple[int, int, float]]:
-        """Single steps (gene, step, weights) that shrink the gap to the target."""
-        step = 1 if gap > 0 else -1
+        """Single steps (gene, choice, what it takes) that shrink the gap to the target."""
         moves = []
         for where, (gene, index) in enumerate(zip(self.genes, genes, strict=True)):
-            if 0 <= index + step < len(gene.choices):
-                change = (gene.choices[index + step] - gene.choices[index]) * gene.size
-                if abs(gap - change) < abs(gap) - 1e-9 * self.total:
-                    moves.append((where, step, change))
+            for to in (index - 1, index + 1):
+                if 0 <= to < len(gene.choices):
+                    change = self.bill.change(genes, where, to)
+                    if abs(gap - change) < abs(gap) - 1e-9 * self.bill.total:
+                        moves.append((where, to, change))
         return moves
 
     def _jump(self, genes: list[int]) -> list[int]:
@@ -139,9 +147,10 @@ class Budget:
                         miss = abs(self.removed(tuple(trial)) - self.target)
                         if miss < nearest - 1e-12:
                             best, nearest = trial, miss
-                        if nearest <= TOLERANCE:
+                        if nearest <= self.tolerance:
                             return best
         raise PolicyError(
-            f"Ratio {self.target:g} cannot be met within {TOLERANCE}: the nearest that these "
-            f"levels give is off by {nearest:.3f}. Use a finer step in --levels or the policy file."
+            f"Ratio {self.target:g} cannot be met within {self.tolerance:.3g}: the nearest that "
+            f"these levels give is off by {nearest:.3f}. Use a finer step in --levels or the "
+            f"policy file."
         )

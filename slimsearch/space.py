@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from slimsearch.bill import Sum
 from slimsearch.budget import Budget
 from slimsearch.candidate import Genes
 from slimsearch.contracts import Family
@@ -95,4 +96,4 @@ def build(
     if not genes:
         raise PolicyError(f"{file.file or file.name} names no part of this model.")
     total = sum(matrix.size for matrix in body.matrices)
-    return Space(tuple(genes), Budget(tuple(genes), ratio, total), words)
+    return Space(tuple(genes), Budget(tuple(genes), ratio, Sum(tuple(genes), total)), words)

@@ -9,6 +9,7 @@ import torch
 
 from slimsearch import allocation, assembly, inputs
 from slimsearch.allocation import Ground
+from slimsearch.bill import Sum
 from slimsearch.budget import TOLERANCE, Budget
 from slimsearch.errors import SettingsError
 from slimsearch.loop import fill_store
@@ -102,7 +103,7 @@ def test_the_cheapest_genes_are_the_best_of_all_on_target(seed):
     """Brute force, with costs that need not be convex."""
     random = np.random.default_rng(seed)
     genes = tuple(Gene("f", f"blocks.{n}", (0.3, 0.5, 0.7), 100 + 50 * (n % 2)) for n in range(6))
-    budget = Budget(genes, 0.5, sum(gene.size for gene in genes))
+    budget = Budget(genes, 0.5, Sum(genes, sum(gene.size for gene in genes)))
     costs = [np.sort(random.random(3)) ** 2 for _ in genes]
 
     def cost(picked) -> float:

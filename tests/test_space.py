@@ -25,7 +25,7 @@ def test_one_gene_for_each_block():
     assert [gene.key for gene in found.genes] == ["blocks.0", "blocks.1", "blocks.2"]
     assert [gene.size for gene in found.genes] == [64, 64, 64]
     assert found.genes[0].choices == (0.4, 0.5, 0.6)
-    assert found.budget.total == 192
+    assert found.budget.bill.total == 192
     assert not found.single
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from slimsearch.budget import Budget
 from slimsearch.candidate import Genes, Hints, Score
 from slimsearch.contracts import Strategy
-from slimsearch.first_generation import uniform_genes
 
 SWITCHES = 3  # at most so many pairs of genes trade a level
 TRIES = 20  # draws for each child before a small space is taken to be used up
@@ -19,7 +18,7 @@ class LevelSwitch(Strategy):
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int):
         self._budget, self._count, self._keep = budget, candidates, survivors
         self._random = np.random.default_rng(seed)
-        self._parent = uniform_genes(budget, self._random)
+        self._parent = budget.uniform(self._random)
         self._totals: dict[Genes, float] = {}
 
     def start(self, hints: Hints) -> None:

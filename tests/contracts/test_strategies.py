@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slimsearch.bill import Sum
 from slimsearch.budget import TOLERANCE, Budget
 from slimsearch.candidate import Genes, Score
 from slimsearch.contracts import Strategy
@@ -24,7 +25,7 @@ def budget_of(parts: int, levels: tuple[float, ...] = LEVELS, target: float = 0.
     genes = tuple(
         Gene("layer_sparsity", f"blocks.{n}", levels, 1000 + 100 * (n % 3)) for n in range(parts)
     )
-    return Budget(genes, target, sum(gene.size for gene in genes))
+    return Budget(genes, target, Sum(genes, sum(gene.size for gene in genes)))
 
 
 def total(genes: Genes, seed: int = 0) -> float:

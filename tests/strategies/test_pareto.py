@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from slimsearch import picking
+from slimsearch.bill import Sum
 from slimsearch.budget import Budget
 from slimsearch.candidate import Score
 from slimsearch.policy import Gene
@@ -14,7 +15,7 @@ LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 def budget(held: bool) -> Budget:
     genes = tuple(Gene("layer_sparsity", f"blocks.{n}", LEVELS, 100) for n in range(6))
-    return Budget(genes, 0.5, 600, held=held)
+    return Budget(genes, 0.5, Sum(genes, 600), held=held)
 
 
 def scored(genes, places, round_=0) -> list[Score]:
