@@ -108,7 +108,9 @@ class Budget:
         while moved:
             moved = False
             for where, gene in enumerate(self.genes):
-                changes = [sign * self.bill.change(genes, where, i) for i in range(len(gene.choices))]
+                changes = [
+                    sign * self.bill.change(genes, where, i) for i in range(len(gene.choices))
+                ]
                 best = int(np.argmax(changes))
                 if changes[best] > 1e-9 * self.bill.total:
                     genes[where], moved = best, True

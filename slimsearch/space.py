@@ -9,6 +9,7 @@ from slimsearch.candidate import Genes
 from slimsearch.contracts import Family
 from slimsearch.errors import PolicyError
 from slimsearch.policy import SPARSITY, Body, Gene, Policy, PolicyFile, Table
+from slimsearch.work import Spare, Work
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ def check(file: PolicyFile, families: Mapping[str, Family], ratio: float) -> Non
                     )
             except PolicyError as error:
                 raise PolicyError(f"{file.file}: {error}") from None
+
+
+def spare(policy: Policy, families: Mapping[str, Family], body: Body) -> Spare:
+    """What a policy leaves of each block's work."""
+    edits = {name: family.edits(policy.table(name), body) for name, family in families.items()}
+
+    def left(work: Work, block: int) -> Work:
+        for name, family in families.items():
+            work = family.spare(edits[name], work, body.blocks[block])
+        return work
+
+    return left
 
 
 def build(

@@ -19,13 +19,13 @@ from slimsearch.watch import Watch
 DRAWN = {"accuracy": "VQA accuracy", "perplexity": "text perplexity"}
 
 
-def numbers(text: str, flag: str) -> list[int]:
+def numbers(text: str, flag: str, least: int = 1) -> list[int]:
     """Whole numbers from a list such as '8,16,32'."""
     try:
         found = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         found = []
-    if not found or min(found) < 1:
+    if not found or min(found) < least:
         raise SettingsError(f"{flag} '{text}' cannot be read: give numbers such as 8,16,32.")
     return sorted(set(found))
 

@@ -62,6 +62,11 @@ Spans = Sequence[int | None]  # of each block
 Spare = Callable[[Work, int], Work]  # what is left of a block's work, by the block's number
 
 
+def all_of_it(work: Work, _: int) -> Work:
+    """Nothing is spared."""
+    return work
+
+
 def prompt(spans: Spans, visual: int, text: int, spare: Spare) -> list[Work]:
     """The work of each block that reads a prompt."""
     return [spare(Work(visual, text, span=span), block) for block, span in enumerate(spans)]

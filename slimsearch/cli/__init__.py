@@ -15,6 +15,7 @@ from slimsearch.cli import (
     doctor,
     eval_,
     export,
+    flops,
     generate,
     list_,
     paper,
@@ -51,6 +52,7 @@ app.command("compare")(compare.command)
 app.command("sweep")(sweep.command)
 app.command("export")(export.command)
 app.command("generate")(generate.command)
+app.command("flops")(flops.command)
 app.command("bench")(bench.command)
 app.command("paper")(paper.command)
 app.command("report")(report.command)

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from slimsearch import checkpoint
 from slimsearch.flops import count, shape
 from slimsearch.flops.count import FFN, HEAD, PROJECTIONS, PROJECTOR, SCORES, VISION
-from slimsearch.work import Work, prompt, token
+from slimsearch.work import Work, all_of_it, prompt, token
 
 TEXT = 11
 KINDS = {
@@ -18,10 +18,6 @@ KINDS = {
         "heads": 4, "kv_heads": 4, "head_dim": 8}, "mistral": {}, "qwen2": {}, "qwen3": {},
     "gemma": {}, "gemma2": {}, "opt": {}, "phi3": {},
 }  # fmt: skip
-
-
-def dense(work: Work, _: int) -> Work:
-    return work
 
 
 def counted(call) -> FlopCounterMode:
@@ -48,7 +44,7 @@ def test_a_decoder_costs_what_the_counter_says(kind, tmp_path):
     folder = tiny_families.make(kind.partition(",")[0], tmp_path / "model", **KINDS[kind])
     model, found = load(folder), shape.read(checkpoint.find(str(folder)))
     ids = torch.arange(10, 10 + TEXT)[None]
-    read = prompt(found.spans, 0, TEXT, dense)
+    read = prompt(found.spans, 0, TEXT, all_of_it)
     parts = count.decoder(found, read, {})
     counter = counted(lambda: model(ids, logits_to_keep=1, use_cache=False))
     roles = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv_proj")
@@ -59,7 +55,7 @@ def test_a_decoder_costs_what_the_counter_says(kind, tmp_path):
     rotation = by_module(counter, "rotary_emb")  # a tiny product that no formula counts
     assert count.total(parts).dense == counter.get_total_flops() - rotation
 
-    said = token(read, dense)
+    said = token(read, all_of_it)
     cache = model(ids).past_key_values
     counter = counted(lambda: model(ids[:, -1:], past_key_values=cache))
     rotation = by_module(counter, "rotary_emb")
@@ -89,7 +85,7 @@ def test_the_vision_side_costs_what_the_counter_says(family, tmp_path):
 
 def test_zeros_are_counted_apart(tmp_path):
     found = shape.read(checkpoint.find(str(tiny.llama(tmp_path / "model"))))
-    read = prompt(found.spans, 0, TEXT, dense)
+    read = prompt(found.spans, 0, TEXT, all_of_it)
     whole = count.decoder(found, read, {})
     some = count.decoder(found, read, {"blocks.0.q": 0.5, "blocks.1.down": 0.25})
     q, down = (

@@ -3,7 +3,7 @@
 import pytest
 
 from slimsearch.flops import count, paper
-from slimsearch.work import Work, prompt
+from slimsearch.work import all_of_it, prompt
 
 
 def test_every_cell_is_within_a_quarter_of_a_percent():
@@ -29,10 +29,7 @@ def test_attention_cut_still_computes_visual_keys():
 
 
 def test_the_decoder_is_that_of_the_digest():
-    def same(work: Work, _: int) -> Work:
-        return work
-
     weights = sum(matrix.size for matrix in paper.VICUNA.matrices)
     assert weights == pytest.approx(12.69e9, rel=1e-3)
-    one = count.decoder(paper.VICUNA, prompt(paper.VICUNA.spans, 0, 1, same), {})
+    one = count.decoder(paper.VICUNA, prompt(paper.VICUNA.spans, 0, 1, all_of_it), {})
     assert count.total(one).dense == pytest.approx(2 * (weights + 5120 * 32000), rel=1e-3)
