@@ -5,6 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+COLUMNS = (
+    "part", "prompt, dense engine", "prompt, without zeros", "one token, dense engine",
+    "one token, without zeros",
+)  # fmt: skip
 UNITS = (1e12, "T"), (1e9, "G"), (1e6, "M")
 POLICY = "A policy without ranges: a name in policies/ or a TOML file. Default: the dense model."
 
@@ -40,9 +44,7 @@ def command(
         return
     for row in found.rows:
         title = f"{row.visual_tokens} visual tokens, {text_tokens} of text"
-        columns = ("part", "prompt, dense engine", "prompt, without zeros", "one token, dense engine",
-                   "one token, without zeros")  # fmt: skip
-        display.grid(title, columns, list(_cells(row)))
+        display.grid(title, COLUMNS, list(_cells(row)))
     for note in found.notes:
         display.say(note)
 
