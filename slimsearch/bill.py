@@ -24,9 +24,18 @@ from slimsearch.work import Work
 class Bill(Protocol):
     """Amounts are in units of which the dense model has `total`."""
 
-    total: float
-    what: str  # the shares are of, for people
-    step: float  # the least that a gene takes, where all of them are coarse; else 0
+    @property
+    def total(self) -> float: ...
+
+    @property
+    def what(self) -> str:
+        """What shares are of, for people."""
+        ...
+
+    @property
+    def step(self) -> float:
+        """The least that a gene takes, where all of them are coarse; else 0."""
+        ...
 
     def removed(self, genes: Sequence[int]) -> float: ...
 
@@ -46,7 +55,8 @@ class Bill(Protocol):
 class Meter(Protocol):
     """What a model spends, part by part."""
 
-    what: str
+    @property
+    def what(self) -> str: ...
 
     def matrix(self, matrix: Matrix, work: Work, levels: ndarray) -> ndarray:
         """On one matrix, at each of some levels."""

@@ -59,13 +59,14 @@ class Budget:
     def uniform(self, random: np.random.Generator) -> Genes:
         """All shares at the choice nearest to one level, the blocks running as they did."""
         low, high, level = 0.0, 1.0, self.target
+        genes = self._at(level)
         for _ in range(HALVINGS):
-            genes = tuple(gene.nearest(level) if gene.size else 0 for gene in self.genes)
             gap = self.target - self.removed(genes)
             if not self.held or abs(gap) <= self.tolerance:
                 break
             low, high = (level, high) if gap > 0 else (low, level)
             level = (low + high) / 2
+            genes = self._at(level)
         return self.repair(genes, random)
 
     def repair(self, genes: Sequence[int], random: np.random.Generator) -> Genes:
@@ -100,6 +101,9 @@ class Budget:
         """Genes that decide of nothing at their first choice, so that equal policies are equal."""
         idle = self.bill.idle(genes)
         return [0 if where in idle else index for where, index in enumerate(genes)]
+
+    def _at(self, level: float) -> Genes:
+        return tuple(gene.nearest(level) if gene.size else 0 for gene in self.genes)
 
     def _end(self, sign: int) -> Genes:
         """The genes that take the least (-1) or the most (1), found gene by gene."""
