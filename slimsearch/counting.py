@@ -18,8 +18,9 @@ from slimsearch.flops import count, shape
 from slimsearch.flops.count import Flops
 from slimsearch.flops.shape import Shape
 from slimsearch.policy import SPARSITY, Body, Policy
+from slimsearch.route import Route, plain
 from slimsearch.settings import Settings
-from slimsearch.work import Spare, all_of_it, prompt, token
+from slimsearch.work import prompt, token
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def report(settings: Settings, file: str, visual: Sequence[int], text: int) -> R
     sizes = shape.read(found)
     body = Body(sizes.matrices, sees=loading.architecture_of(found).sees)
     policy, families = _policy(settings, file, body) if file else (Policy({}), {})
-    spare = space.spare(policy, families, body)
+    route = space.route(policy, families, body)
     levels = families[SPARSITY].edits(policy.table(SPARSITY), body) if SPARSITY in families else {}
-    rows = tuple(_count(sizes, spare, levels, tokens, text) for tokens in visual)
+    rows = tuple(_count(sizes, route, levels, tokens, text) for tokens in visual)
     return Report(rows, tuple(_notes(sizes, max(visual))))
 
 
@@ -96,10 +97,11 @@ def _policy(settings: Settings, file: str, body: Body) -> tuple[Policy, dict[str
 
 
 def _count(
-    sizes: Shape, spare: Spare, levels: Mapping[str, float], visual: int, text: int
+    sizes: Shape, route: Route, levels: Mapping[str, float], visual: int, text: int
 ) -> Counted:
-    read, dense = (prompt(sizes.spans, visual, text, some) for some in (spare, all_of_it))
-    said, dense_said = token(read, spare), token(dense, all_of_it)
+    usual = plain(len(sizes.spans))
+    read, dense = (prompt(some, sizes.spans, visual, text) for some in (route, usual))
+    said, dense_said = token(route, read), token(usual, dense)
     pictures = count.pictures(sizes, visual)
     whole = count.total({**pictures, **count.decoder(sizes, dense, {})}).dense
     whole_said = count.total(count.decoder(sizes, dense_said, {})).dense

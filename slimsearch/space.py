@@ -9,7 +9,7 @@ from slimsearch.candidate import Genes
 from slimsearch.contracts import Family
 from slimsearch.errors import PolicyError
 from slimsearch.policy import SPARSITY, Body, Gene, Policy, PolicyFile, Table
-from slimsearch.work import Spare, Work
+from slimsearch.route import Route, together
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,10 @@ def check(file: PolicyFile, families: Mapping[str, Family], ratio: float) -> Non
                 raise PolicyError(f"{file.file}: {error}") from None
 
 
-def spare(policy: Policy, families: Mapping[str, Family], body: Body) -> Spare:
-    """What a policy leaves of each block's work."""
-    edits = {name: family.edits(policy.table(name), body) for name, family in families.items()}
-
-    def left(work: Work, block: int) -> Work:
-        for name, family in families.items():
-            work = family.spare(edits[name], work, body.blocks[block])
-        return work
-
-    return left
+def route(policy: Policy, families: Mapping[str, Family], body: Body) -> Route:
+    """How the blocks run under a policy."""
+    edits = [family.edits(policy.table(name), body) for name, family in families.items()]
+    return together(edits, body.blocks)
 
 
 def build(

@@ -1,4 +1,4 @@
-"""What a decoder block does with the tokens that it is given; families take from it.
+"""What a decoder block does with the tokens that it is given, on a route: how many meet what.
 
 A prompt's tokens are all read at once; a generated one is read by itself, its keys beside those
 that the block has kept. Everything that a model spends follows from one Work for each block.
@@ -6,75 +6,70 @@ that the block has kept. Everything that a model spends follows from one Work fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from slimsearch.kinds import PICTURE, PROMPT, TEXT
+from slimsearch.route import Route, Step
 
 
 @dataclass(frozen=True)
 class Work:
-    """`visual` and `text` tokens are in the block's sequence, `past` ones in its cache."""
+    """`visual` and `text` tokens go through the block's attention, `fed` through its FFN; `past`
+    keys lie in its cache."""
 
     visual: int
     text: int
+    fed: int
     past: int = 0
-    generated: bool = False  # one token that the model says, not its prompt
-    attends: bool = True  # attention is computed
-    feeds: bool = True  # the FFN is computed
     window: int | None = None  # visual tokens before it that a visual one sees; None: everything
     span: int | None = None  # tokens that the model itself lets one see, where it slides
 
     @property
     def tokens(self) -> int:
+        """Whose keys and values are computed."""
         return self.visual + self.text
 
     @property
     def queries(self) -> int:
         """Tokens that ask; one that sees itself alone is given its own value, unasked."""
-        return self.attends * (self.text if self.window == 0 else self.tokens)
-
-    @property
-    def keys(self) -> int:
-        """Tokens whose keys and values are computed."""
-        return self.attends * self.tokens
-
-    @property
-    def fed(self) -> int:
-        """Tokens that pass the FFN."""
-        return self.feeds * self.tokens
+        return self.text if self.window == 0 else self.tokens
 
     @property
     def pairs(self) -> int:
         """Queries times the keys that each is held against; masks save nothing."""
         seen = self.past + self.tokens
         if self.window is None:
-            return self.attends * self.tokens * seen
+            return self.tokens * seen
         near = min(self.visual, self.window + 1) if self.window else 0
-        return self.attends * (self.text * seen + self.visual * near)
+        return self.text * seen + self.visual * near
 
     @property
     def cached(self) -> int:
         """Keys that the block keeps once it has read these tokens."""
         kept = self.past + self.tokens
-        return self.attends * (kept if self.span is None else min(kept, self.span - 1))
+        return kept if self.span is None else min(kept, self.span - 1)
 
 
 Spans = Sequence[int | None]  # of each block
-Spare = Callable[[Work, int], Work]  # what is left of a block's work, by the block's number
 
 
-def all_of_it(work: Work, _: int) -> Work:
-    """Nothing is spared."""
-    return work
-
-
-def prompt(spans: Spans, visual: int, text: int, spare: Spare) -> list[Work]:
+def prompt(route: Route, spans: Spans, visual: int, text: int) -> list[Work]:
     """The work of each block that reads a prompt."""
-    return [spare(Work(visual, text, span=span), block) for block, span in enumerate(spans)]
+    tokens = {PICTURE: visual, PROMPT: text}
+    return [_work(step, tokens, 0, span) for step, span in zip(route.steps, spans, strict=True)]
 
 
-def token(read: list[Work], spare: Spare) -> list[Work]:
+def token(route: Route, read: Sequence[Work]) -> list[Work]:
     """The work of each block that reads the first generated token behind a prompt."""
     return [
-        spare(Work(0, 1, past=before.cached, generated=True, span=before.span), block)
-        for block, before in enumerate(read)
+        _work(step, {TEXT: 1}, before.cached, before.span)
+        for step, before in zip(route.steps, read, strict=True)
     ]
+
+
+def _work(step: Step, tokens: Mapping[int, int], past: int, span: int | None) -> Work:
+    asked = {k: n for k, n in tokens.items() if k not in step.skip_block | step.skip_attention}
+    fed = {k: n for k, n in tokens.items() if k not in step.skip_block | step.skip_ffn}
+    visual = asked.pop(PICTURE, 0)
+    return Work(visual, sum(asked.values()), sum(fed.values()), past, step.window, span)

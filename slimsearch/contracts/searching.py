@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from slimsearch.level_store import LevelStore
     from slimsearch.policy import Body, Gene, Table
     from slimsearch.vlm import VLM
-    from slimsearch.work import Work
 
 
 Edits = Mapping[str, Any]  # part of a model -> what is done to it
@@ -51,10 +50,6 @@ class Family(ABC):
 
     @abstractmethod
     def restore(self, vlm: VLM, store: LevelStore) -> None: ...
-
-    def spare(self, edits: Edits, work: Work, block: str) -> Work:
-        """What the edits leave of a block's work on a prompt, or on a generated token."""
-        return work
 
     def removed(self, edits: Edits, body: Body) -> float:
         """How many prunable weights the edits make zero."""

@@ -18,7 +18,7 @@ VISION, PROJECTOR = "vision tower", "projector"
 PROJECTIONS, SCORES, FFN = "attention projections", "attention scores", "FFN"
 HEAD = "head"
 PARTS = (VISION, PROJECTOR, PROJECTIONS, SCORES, FFN, HEAD)
-ATTENTION = {"q": "queries", "k": "keys", "v": "keys", "qkv": "keys", "o": "keys"}
+ATTENTION = ("q", "k", "v", "qkv", "o")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ class Flops:
 
 def tokens_of(matrix: str, work: Work) -> int:
     """How many tokens a block's matrix meets, by our name of it, such as 'blocks.3.gate'."""
-    met = ATTENTION.get(matrix.rpartition(".")[2], "fed")
-    return getattr(work, met)
+    role = matrix.rpartition(".")[2]
+    if role == "q":
+        return work.queries
+    return work.tokens if role in ATTENTION else work.fed
 
 
 def decoder(shape: Shape, works: Sequence[Work], levels: Mapping[str, float]) -> dict[str, Flops]:
@@ -48,7 +50,7 @@ def decoder(shape: Shape, works: Sequence[Work], levels: Mapping[str, float]) ->
         found[part] += Flops(flops, flops * (1 - levels.get(matrix.name, 0.0)))
     scores = sum(4.0 * work.pairs * shape.heads * shape.head_width for work in works)
     found[SCORES] = Flops(scores, scores)
-    head = 2.0 * (shape.head + shape.beside * max(work.tokens for work in works))
+    head = 2.0 * (shape.head + shape.beside * max(max(w.tokens, w.fed) for w in works))
     found[HEAD] = Flops(head, head)
     return found
 

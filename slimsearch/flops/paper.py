@@ -7,12 +7,13 @@ text still asks for visual keys, so only the query's can be dropped, and `comput
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from slimsearch.flops import count
 from slimsearch.flops.shape import Shape
 from slimsearch.policy import Matrix
-from slimsearch.work import Spare, Work, prompt
+from slimsearch.route import PICTURES, Route, Step
+from slimsearch.work import prompt
 
 WIDTH, FFN, LAYERS, HEADS, VOCABULARY = 5120, 13824, 40, 40, 32000  # Vicuna-13B
 TEXT = 40
@@ -90,19 +91,15 @@ def _products(tokens: int) -> float:
 
 
 def _computed(model: str, visual: int) -> float:
-    works = prompt(VICUNA.spans, visual, TEXT, _spare(model))
+    works = prompt(_route(model), VICUNA.spans, visual, TEXT)
     return count.total(count.decoder(VICUNA, works, {})).dense
 
 
-def _spare(model: str) -> Spare:
-    first_cut = LAYERS - _cut(model)
-
-    def spare(work: Work, block: int) -> Work:
-        if model == "AttnCut":
-            return replace(work, window=0)
-        return replace(work, visual=0) if block >= first_cut else work
-
-    return spare
+def _route(model: str) -> Route:
+    if model == "AttnCut":
+        return Route((Step(window=0),) * LAYERS)
+    cut = _cut(model)
+    return Route((Step(),) * (LAYERS - cut) + (Step(skip_block=PICTURES),) * cut)
 
 
 def _cut(model: str) -> int:

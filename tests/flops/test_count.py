@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from slimsearch import checkpoint
 from slimsearch.flops import count, shape
 from slimsearch.flops.count import FFN, HEAD, PROJECTIONS, PROJECTOR, SCORES, VISION
-from slimsearch.work import Work, all_of_it, prompt, token
+from slimsearch.route import plain
+from slimsearch.work import Work, prompt, token
 
 TEXT = 11
 KINDS = {
@@ -44,7 +45,7 @@ def test_a_decoder_costs_what_the_counter_says(kind, tmp_path):
     folder = tiny_families.make(kind.partition(",")[0], tmp_path / "model", **KINDS[kind])
     model, found = load(folder), shape.read(checkpoint.find(str(folder)))
     ids = torch.arange(10, 10 + TEXT)[None]
-    read = prompt(found.spans, 0, TEXT, all_of_it)
+    read = prompt(plain(len(found.spans)), found.spans, 0, TEXT)
     parts = count.decoder(found, read, {})
     counter = counted(lambda: model(ids, logits_to_keep=1, use_cache=False))
     roles = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv_proj")
@@ -55,7 +56,7 @@ def test_a_decoder_costs_what_the_counter_says(kind, tmp_path):
     rotation = by_module(counter, "rotary_emb")  # a tiny product that no formula counts
     assert count.total(parts).dense == counter.get_total_flops() - rotation
 
-    said = token(read, all_of_it)
+    said = token(plain(len(found.spans)), read)
     cache = model(ids).past_key_values
     counter = counted(lambda: model(ids[:, -1:], past_key_values=cache))
     rotation = by_module(counter, "rotary_emb")
@@ -85,7 +86,7 @@ def test_the_vision_side_costs_what_the_counter_says(family, tmp_path):
 
 def test_zeros_are_counted_apart(tmp_path):
     found = shape.read(checkpoint.find(str(tiny.llama(tmp_path / "model"))))
-    read = prompt(found.spans, 0, TEXT, all_of_it)
+    read = prompt(plain(len(found.spans)), found.spans, 0, TEXT)
     whole = count.decoder(found, read, {})
     some = count.decoder(found, read, {"blocks.0.q": 0.5, "blocks.1.down": 0.25})
     q, down = (
@@ -111,9 +112,9 @@ def test_a_configuration_is_enough(tmp_path):
 @pytest.mark.parametrize("window", [0, 2, 100])
 def test_what_a_cut_leaves_is_what_a_mask_would_show(window):
     """Pairs counted one by one: text asks for everything, a picture's tokens for those near."""
-    work = Work(visual=7, text=3, window=window)
+    work = Work(visual=7, text=3, fed=10, window=window)
     text = work.text * work.tokens
     near = sum(min(work.visual, window + 1) for _ in range(work.visual)) if window else 0
     assert work.pairs == text + near
     assert work.queries == (3 if window == 0 else 10)
-    assert work.keys == 10
+    assert work.tokens == 10

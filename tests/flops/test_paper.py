@@ -3,7 +3,8 @@
 import pytest
 
 from slimsearch.flops import count, paper
-from slimsearch.work import all_of_it, prompt
+from slimsearch.route import plain
+from slimsearch.work import prompt
 
 
 def test_every_cell_is_within_a_quarter_of_a_percent():
@@ -31,5 +32,5 @@ def test_attention_cut_still_computes_visual_keys():
 def test_the_decoder_is_that_of_the_digest():
     weights = sum(matrix.size for matrix in paper.VICUNA.matrices)
     assert weights == pytest.approx(12.69e9, rel=1e-3)
-    one = count.decoder(paper.VICUNA, prompt(paper.VICUNA.spans, 0, 1, all_of_it), {})
+    one = count.decoder(paper.VICUNA, prompt(plain(40), paper.VICUNA.spans, 0, 1), {})
     assert count.total(one).dense == pytest.approx(2 * (weights + 5120 * 32000), rel=1e-3)
