@@ -27,13 +27,8 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Whose keys and values are computed."""
+        """Whose queries, keys and values are computed, also of visual ones that see nothing else."""
         return self.visual + self.text
-
-    @property
-    def queries(self) -> int:
-        """Tokens that ask; one that sees itself alone is given its own value, unasked."""
-        return self.text if self.window == 0 else self.tokens
 
     @property
     def pairs(self) -> int:

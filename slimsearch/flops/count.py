@@ -34,10 +34,7 @@ class Flops:
 
 def tokens_of(matrix: str, work: Work) -> int:
     """How many tokens a block's matrix meets, by our name of it, such as 'blocks.3.gate'."""
-    role = matrix.rpartition(".")[2]
-    if role == "q":
-        return work.queries
-    return work.tokens if role in ATTENTION else work.fed
+    return work.tokens if matrix.rpartition(".")[2] in ATTENTION else work.fed
 
 
 def decoder(shape: Shape, works: Sequence[Work], levels: Mapping[str, float]) -> dict[str, Flops]:

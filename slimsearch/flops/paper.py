@@ -2,7 +2,8 @@
 
 Its accounting takes the decoder's weights without embedding and head once for every token, and
 scores at 4 n^2 d a layer. AttnCut drops two of the four projections of a visual token there; but
-text still asks for visual keys, so only the query's can be dropped, and `computed` drops that one.
+text still asks for visual keys, so at most the query's can go, and our blocks compute that too:
+`computed` drops none.
 """
 
 from __future__ import annotations

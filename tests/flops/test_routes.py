@@ -1,0 +1,66 @@
+"""What a route leaves to compute, by formula and as torch counts it while blocks run along it."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import tiny_families
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from slimsearch import checkpoint, conversation, loading, work
+from slimsearch.batch import Batch
+from slimsearch.calibration import Pair, Turn
+from slimsearch.flops import count, shape
+from slimsearch.flops.count import FFN, PROJECTIONS, SCORES
+from slimsearch.kinds import PROMPT
+from slimsearch.route import EVERY, PICTURES, TOKENS, Route, Step, plain
+from slimsearch.vlm import VLM
+
+PLAIN = SDPBackend.MATH  # the counter does not know the others on a CPU
+ROUTES = {
+    "dense": (Step(), Step()),
+    "a block skipped": (Step(skip_block=EVERY), Step()),
+    "skipped for answers only": (Step(skip_block=TOKENS["T"]), Step()),
+    "an FFN skipped": (Step(), Step(skip_ffn=EVERY)),
+    "attention skipped": (Step(skip_attention=EVERY), Step(parallel_ffn=True)),
+    "pictures cut off": (Step(window=0), Step(window=0)),
+    "pictures left out at last": (Step(), Step(skip_block=PICTURES)),
+    "both": (Step(window=0), Step(skip_block=PICTURES)),
+    "two side by side": (Step(parallel_next="sum"), Step()),
+}
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory) -> tuple[VLM, Batch]:
+    """A model, and a prompt with a picture in it."""
+    place = tmp_path_factory.mktemp("routes")
+    folder = tiny_families.make("llava", place / "model", heads=4, kv_heads=2)
+    vlm = loading.load(checkpoint.find(str(folder)), "cpu", "float32")
+    tiny.picture(3).save(place / "3.png")
+    pair = Pair("3", place / "3.png", (Turn("What colour is it?", "red and green"),))
+    (batch,) = conversation.pair_batches(vlm, conversation.load(vlm.checkpoint), [pair], 4000)
+    return vlm, replace(batch, classes=torch.full_like(batch.classes, PROMPT))
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_a_route_costs_what_the_counter_says(seeing, name):
+    vlm, batch = seeing
+    route = Route(ROUTES[name])
+    sizes = shape.read(vlm.checkpoint)
+    visual = int((batch.ids == vlm.picture_token).sum())
+    vlm.reroute("test", route)
+    try:
+        given = vlm.given(batch)
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(PLAIN):
+            vlm.hidden(given)
+    finally:
+        vlm.reroute("test", plain(len(vlm.blocks)))
+    read = work.prompt(route, sizes.spans, visual, batch.ids.shape[1] - visual)
+    parts = count.decoder(sizes, read, {})
+    matrices = parts[PROJECTIONS].dense + parts[FFN].dense
+    operations = counter.get_flop_counts()["Global"].items()
+    scores = sum(flops for name, flops in operations if "bmm" in str(name))
+    assert sum(flops for _, flops in operations) - scores == matrices
+    assert scores == parts[SCORES].dense
