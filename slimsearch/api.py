@@ -37,7 +37,7 @@ from slimsearch.errors import (
 )
 from slimsearch.finish import Champion, Examiner, Row
 from slimsearch.loop import play
-from slimsearch.policy import Policy
+from slimsearch.policy import SPARSITY, Policy
 from slimsearch.run import Run
 from slimsearch.settings import DEMO, Settings
 from slimsearch.vlm import VLM
@@ -240,9 +240,11 @@ def _compare(bench: Bench, champion: Champion, examiner: Examiner, watch: Watch)
     loop = bench.loop
     solver = loop.settings.solver
     rows: dict[str, Callable[[], object]] = {}
-    if loop.evaluator.calibrated.pairs:  # as published
-        rows[f"uniform {solver}, text only"] = lambda: finish.prune_uniformly(finish.on_text(loop))
-    rows[f"uniform {solver}"] = lambda: finish.prune_uniformly(loop)
+    if SPARSITY in loop.evaluator.families:
+        if loop.evaluator.calibrated.pairs:  # as published
+            on_text = finish.on_text(loop)
+            rows[f"uniform {solver}, text only"] = lambda: finish.prune_uniformly(on_text)
+        rows[f"uniform {solver}"] = lambda: finish.prune_uniformly(loop)
     if finish.tuned(loop):
         rows["searched"] = lambda: finish.prune_policy(loop, champion.policy)
     for name, put_on in rows.items():

@@ -8,21 +8,20 @@ native/ onnx/ openvino/ ...     other forms, each in the folder of its exporter'
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimsearch import card, checkpoint, files, history, loading, results
-from slimsearch.checkpoint import Checkpoint
+from slimsearch import card, checkpoint, files, history, loading, results, thinning
+from slimsearch.checkpoint import RECORD, Checkpoint, record_of
 from slimsearch.contracts import Exporter
 from slimsearch.errors import ModelError, RunError
 from slimsearch.native.form import DECODER, FORM, OTHERS, Held
 from slimsearch.version import __version__
 from slimsearch.vlm import VLM
 
-RECORD, CARD = "slimsearch.json", "README.md"
+CARD = "README.md"
 
 
 def write(
@@ -38,6 +37,8 @@ def write(
         vlm.checkpoint.copy_beside(temporary)
         forms = {name: exporter.fill(vlm, temporary) for name, exporter in exporters.items()}
         record = {**facts, "exports": forms}
+        if "hf" in exporters:
+            record = thinning.told(vlm, record)
         describe(temporary, record)
     return record
 
@@ -54,18 +55,6 @@ def renew_card(folder: Path) -> None:
         found = results.all_in(folder / results.FOLDER)
         own = [one for one in found if Path(one["file"]).parent.name == results.FOLDER]
         files.write(folder / CARD, card.text(record, own).encode())
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    """What slimsearch recorded in a folder; nothing for a folder of another's making."""
-    file = folder / RECORD
-    try:
-        found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} is damaged ({error}); remove it or restore it.") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{file} holds no JSON object; remove it or restore it.")
-    return found
 
 
 def champion(source: Path) -> Path | None:

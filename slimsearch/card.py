@@ -128,7 +128,10 @@ def _policy(facts: Mapping[str, Any]) -> Iterator[str]:
     """What was chosen, where that is short; slimsearch.json has it all."""
     for family, table in facts.get("policy", {}).items():
         if len(table) <= LONGEST_POLICY:
-            rows = [(name, f"{value:g}") for name, value in table.items()]
+            rows = [
+                (name, value if isinstance(value, str) else f"{value:g}")
+                for name, value in table.items()
+            ]
             yield f"## Policy: {family.replace('_', ' ')}"
             yield _table(("", ""), rows)
 
@@ -219,8 +222,9 @@ def _pruned(facts: Mapping[str, Any]) -> bool:
 
 
 def _loads(facts: Mapping[str, Any]) -> bool:
-    """Whether from_pretrained reads the folder."""
-    return "hf" in facts.get("exports", {"hf": {}})
+    """Whether from_pretrained reads the folder, and makes of it what we do."""
+    hf = facts.get("exports", {"hf": {}}).get("hf")
+    return hf is not None and "note" not in hf
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,6 +17,7 @@ from slimsearch.errors import ModelError
 from slimsearch.settings import DEMO
 from slimsearch.shelf import PACKAGE
 
+RECORD = "slimsearch.json"  # what we say of a folder that we wrote
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
@@ -54,6 +55,11 @@ class Checkpoint:
         """The model card, where there is one."""
         file = self.folder / "README.md"
         return file.read_text("utf-8", errors="replace") if file.is_file() else ""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What slimsearch recorded here; nothing in a folder of another's making."""
+        return record_of(self.folder)
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of every shard and of every file beside them: tokenizer, processor, template."""
@@ -112,6 +118,18 @@ def find(source: str) -> Checkpoint:
     shards = _shards(folder)
     _check_whole(folder, shards)
     return Checkpoint(folder, config, shards)
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What slimsearch recorded in a folder; nothing for a folder of another's making."""
+    file = folder / RECORD
+    try:
+        found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is damaged ({error}); remove it or restore it.") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{file} holds no JSON object; remove it or restore it.")
+    return found
 
 
 def beside(folder: Path) -> Checkpoint:

@@ -28,9 +28,7 @@ class Detours:
     """The blocks of one decoder; `base` is the model that calls it, with pictures where it sees."""
 
     def __init__(self, base: nn.Module, decoder: Any, stages: Sequence[Mapping[str, str]]):
-        paths = [path.split(".")[0] for stage in stages for path in stage.values()]
-        self._attention = paths[0]
-        self._ffn = tuple(dict.fromkeys(path for path in paths if path != paths[0]))
+        self._attention, self._ffn = halves(stages)
         self._base, self._decoder = base, decoder
         self._route: Route | None = None
         self._undo: list[Any] = []
@@ -214,6 +212,12 @@ class _Detour:
             return nothing.reshape(*hidden.shape[:-1], width)
 
         return spared
+
+
+def halves(stages: Sequence[Mapping[str, str]]) -> tuple[str, tuple[str, ...]]:
+    """Where a block has its attention and its FFN, which may be several modules in a row."""
+    paths = [path.split(".")[0] for stage in stages for path in stage.values()]
+    return paths[0], tuple(dict.fromkeys(path for path in paths if path != paths[0]))
 
 
 def _norm_before_ffn(block: Any) -> nn.Module:

@@ -13,7 +13,7 @@ from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Family, Term
 from slimsearch.errors import SolverError, is_out_of_memory
 from slimsearch.level_store import LevelStore
-from slimsearch.policy import Policy
+from slimsearch.policy import SPARSITY, Policy
 from slimsearch.vlm import VLM
 
 
@@ -94,8 +94,11 @@ class Evaluator:
         return rows > 1
 
     def put_on(self, policy: Policy) -> None:
-        """Edits the model as the policy says; what an earlier policy did is undone."""
-        for name, family in self.families.items():
+        """Edits the model as the policy says; what an earlier policy did is undone.
+
+        Sparsity comes last: pruned exactly, weights follow from how the blocks run.
+        """
+        for name, family in sorted(self.families.items(), key=lambda item: item[0] == SPARSITY):
             family.apply(family.edits(policy.table(name), self.vlm.body), self.vlm, self.store)
 
     def restore(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from slimsearch.batch import Batch
 from slimsearch.contracts import Solver
 from slimsearch.level_store import DENSE, LevelStore, Packed, pack
+from slimsearch.route import Route
 from slimsearch.vlm import VLM
 from slimsearch.walk import walk
 
@@ -71,12 +72,12 @@ class ExactStore(LevelStore):
     def attach(self, vlm: VLM) -> None:
         super().attach(vlm)
         self._batches = [batch.to(vlm.device) for batch in self._batches]
-        self._last: tuple[dict[str, float], int] = {}, vlm.changes
+        self._last: tuple[dict[str, float], int, Route] = {}, vlm.changes, vlm.route
 
     def stitch(self, vlm: VLM, levels: Mapping[str, float]) -> int:
         """Prunes every matrix to its level in one sequential pass; returns how many it pruned."""
         wanted = {matrix: level for matrix, level in levels.items() if level != DENSE}
-        asked = wanted, vlm.changes
+        asked = wanted, vlm.changes, vlm.route
         if not wanted:  # also the first thing that `prune_exactly` does
             self._last = asked
             return super().stitch(vlm, {})

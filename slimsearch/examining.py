@@ -215,7 +215,7 @@ def _kept(file: Path, log: Path, identity: dict[str, Any]) -> dict[str, str]:
 def _fingerprint(found: Artefact) -> str:
     """A hash over everything in the folder that a model is."""
     hashes = found.checkpoint.fingerprint()
-    hashes.pop(artefact.RECORD, None)
+    hashes.pop(checkpoint.RECORD, None)
     for form in found.record.get("exports", {}):
         if form != "hf" and found.holds(form):
             inside = sorted(file for file in (found.folder / form).rglob("*") if file.is_file())

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from slimsearch import plugins
-from slimsearch.checkpoint import Checkpoint
+from slimsearch.checkpoint import RECORD, Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError
 from slimsearch.processor import BFLOAT16, processor_flags
+from slimsearch.route import from_json
 from slimsearch.vlm import VLM, Stages
 
+CAME_WITH = "the model's folder"  # says how the blocks of a model run that was written so
 # Parts of model_types whose decoders mix experts.
 MIXED = ("moe", "mixtral", "dbrx", "deepseek_v", "gpt_oss", "llama4", "jamba")
 
@@ -52,7 +54,17 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
         )
     check_finite(checkpoint, model.named_parameters())
     model.eval().requires_grad_(False).to(place)
-    return VLM(model, architecture, stages, checkpoint)
+    vlm = VLM(model, architecture, stages, checkpoint)
+    if blocks is None:
+        follow_route(vlm)
+    return vlm
+
+
+def follow_route(vlm: VLM) -> None:
+    """Has the blocks run as the model's folder says, if it says anything."""
+    if told := vlm.checkpoint.record.get("route"):
+        file = f"{vlm.checkpoint.folder / RECORD}"
+        vlm.reroute(CAME_WITH, from_json(told, len(vlm.blocks), file))
 
 
 def config_of(checkpoint: Checkpoint) -> Any:

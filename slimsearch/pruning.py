@@ -13,6 +13,7 @@ from typing import Any
 
 from slimsearch import artefact, assembly, files, finish, inputs, streaming
 from slimsearch.batch import Calibrated
+from slimsearch.contracts import Family
 from slimsearch.errors import CalibrationError, PolicyError, RunError
 from slimsearch.finish import Examiner, Row
 from slimsearch.history import raised_sentence
@@ -69,6 +70,7 @@ def _prune_streamed(given: Given, folder: Path, watch: Watch) -> PrunedModel:
         calibrated = assembly.calibrate(given, vlm)
     families, space = assembly.span(given, vlm)
     policy = _only_policy(space, given)
+    _check_streamed(families, vlm)
     family = families.get(SPARSITY)
     levels = family.edits(policy.table(SPARSITY), vlm.body) if family is not None else {}
     with files.new_folder(folder) as copy:
@@ -137,6 +139,17 @@ def _check_answers(given: Given) -> None:
                 f"{pair.origin} has no answer, and a streamed model gives none: it is never in "
                 f"memory as a whole. Give pairs with text, or leave out --stream."
             )
+
+
+def _check_streamed(families: Mapping[str, Family], vlm: VLM) -> None:
+    """Refuses what takes more than a block at a time."""
+    others = sorted(families.keys() - {SPARSITY})
+    if others or vlm.route:
+        what = f"[{others[0]}] changes" if others else f"{vlm.checkpoint.folder} says"
+        raise PolicyError(
+            f"{what} how blocks run, and a streamed model is never in memory as a whole. Leave out "
+            f"--stream."
+        )
 
 
 def _only_policy(space: Space, given: Given) -> Policy:

@@ -59,13 +59,10 @@ def load(checkpoint: Checkpoint, device: str, dtype: str) -> VLM:
     skeleton = loading.load(checkpoint, device, dtype, blocks=1)
     decoder = skeleton.decoder
     _add_blocks(decoder, loading.config_of(checkpoint).get_text_config().num_hidden_layers)
-    return VLM(
-        skeleton.model,
-        skeleton.architecture,
-        skeleton.stages,
-        checkpoint,
-        StreamedBlocks(skeleton),
-    )
+    streamed = StreamedBlocks(skeleton)
+    vlm = VLM(skeleton.model, skeleton.architecture, skeleton.stages, checkpoint, streamed)
+    loading.follow_route(vlm)
+    return vlm
 
 
 def _give_back_what_is_freed() -> None:

@@ -72,6 +72,7 @@ class VLM:
         return {
             "sees": self.sees,
             "license": card.licence_in(self.checkpoint.card),
+            **({"route": self.route.as_json()} if self.route else {}),
         }
 
     @cached_property

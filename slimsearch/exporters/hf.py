@@ -1,6 +1,8 @@
 """A model folder like the one it came from: same tensors, names and dtypes, zeros exact.
 
-It loads with plain from_pretrained. No sparsity_config is written: engines refuse it.
+It loads with plain from_pretrained. No sparsity_config is written: engines refuse it. Blocks that
+no token goes through are left out; how the others run, where that is not as ever, slimsearch.json
+says.
 """
 
 from pathlib import Path
@@ -9,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slimsearch import thinning
 from slimsearch.contracts import Exporter
 from slimsearch.vlm import VLM
 
 
 class HuggingFace(Exporter):
     def fill(self, vlm: VLM, folder: Path) -> dict[str, Any]:
-        vlm.checkpoint.copy_weights(folder, _changed(vlm))
+        thinning.write(vlm, folder, _changed(vlm) | thinning.zeros(vlm))
+        if not thinning.alone(thinning.left(vlm)):
+            return {"about": f"slimsearch runs this folder: {thinning.NOTE}", "note": thinning.NOTE}
         return {"about": "transformers loads this folder with from_pretrained."}
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from slimsearch.errors import ModelError
+from slimsearch.route import EVERY, NONE, Route, Step
 from slimsearch.vlm import VLM
 
+SEQUENTIAL = Step()  # attention first, and then the FFN
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu")
 # Rotary variants whose frequencies do not change with the length of what is read.
 ROTARY = ("default", "linear", "dynamic", "yarn", "llama3")
@@ -37,6 +39,7 @@ class Block:
     gate: Matrix
     up: Matrix
     down: Matrix
+    step: Step = SEQUENTIAL  # how it runs, as far as a graph can say
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Decoder:
 def read(vlm: VLM) -> Decoder:
     """The parts of a loaded model's decoder, or why it cannot be spelled out."""
     config = vlm.model.config.get_text_config()
+    if unsaid := _unsaid(vlm.route):
+        raise _refused(vlm, f"{unsaid}; the form hf keeps it, and --runtime torch follows it")
     reader = KNOWN.get(config.model_type)
     if reader is None:
         raise _refused(vlm, f"is a '{config.model_type}'; {', '.join(KNOWN)} can be")
@@ -118,7 +123,21 @@ def _llama_block(vlm: VLM, index: int) -> Block:
         before_attention=block.input_layernorm.weight,
         before_mlp=block.post_attention_layernorm.weight,
         **{role: matrix(role) for role in ("q", "k", "v", "o", "gate", "up", "down")},
+        step=vlm.route.steps[index],
     )
+
+
+def _unsaid(route: Route) -> str:
+    """What of a route no graph says, in which all tokens go the same way; '' for nothing."""
+    if route.merge is not None:
+        return "merges pictures' tokens"
+    for index, step in enumerate(route.steps):
+        kinds = step.skip_block, step.skip_attention, step.skip_ffn
+        if any(some not in (NONE, EVERY) for some in kinds):
+            return f"has some tokens skip parts of block {index} that others go through"
+        if step.window is not None:
+            return f"cuts attention among pictures' tokens in block {index}"
+    return ""
 
 
 @torch.no_grad()

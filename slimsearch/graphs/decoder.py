@@ -77,22 +77,41 @@ class _Writer:
         given = self._mask_input()
         self.cos, self.sin = self._rotation()
         caches = [self._cache_inputs(index) for index in range(len(decoder.blocks))]
-        self.mask = given if self.fixed else self._mask(given, hidden, caches[0][0])
-        news = []
+        self.mask = given if self.fixed else self._mask(given, hidden)
+        news: list[list[str]] = []
+        aside, combine = "", ""  # what the block before made, which this one runs beside
         for index, (block, cache) in enumerate(zip(decoder.blocks, caches, strict=True)):
+            made, new = self._block(index, block, hidden, cache)
+            news.append(new)
+            if combine:
+                made = sheet.op("Add", made, aside)
+            if combine == "mean":
+                made = sheet.op("Mul", made, sheet.constant(0.5, np.float32))
+            if combine == "sum":
+                made = sheet.op("Sub", made, hidden)
+            aside, combine = made, block.step.parallel_next
+            hidden = hidden if combine else made
+        self._outputs(hidden, news)
+        return sheet
+
+    def _block(
+        self, index: int, block: Block, hidden: str, cache: tuple[str, ...]
+    ) -> tuple[str, list[str]]:
+        """What a block gives, and the keys and values to hand out, none where it attends not."""
+        sheet, step = self.sheet, block.step
+        made, new = hidden, []
+        if not step.lacks_attention():
             attended, *new = self._attention(
                 block,
                 self._norm(hidden, f"blocks.{index}.before_attention", block.before_attention),
                 cache,
             )
-            hidden = sheet.op("Add", hidden, attended)
-            gated = self._mlp(
-                block, self._norm(hidden, f"blocks.{index}.before_mlp", block.before_mlp)
-            )
-            hidden = sheet.op("Add", hidden, gated)
-            news.append(new)
-        self._outputs(hidden, news)
-        return sheet
+            made = sheet.op("Add", hidden, attended)
+        if not step.lacks_ffn():
+            read = hidden if step.parallel_ffn else made
+            normed = self._norm(read, f"blocks.{index}.before_mlp", block.before_mlp)
+            made = sheet.op("Add", made, self._mlp(block, normed))
+        return made, new
 
     def _mask_input(self) -> str:
         if self.fixed:
@@ -113,7 +132,7 @@ class _Writer:
         return sheet.op("Unsqueeze", found, sheet.constant([1], np.int64))
 
     def _cache_inputs(self, index: int) -> tuple[str, ...]:
-        if self.past == 0:
+        if self.past == 0 or self.decoder.blocks[index].step.lacks_attention():
             return ()
         shape = self._cache_shape(self.past)
         return tuple(
@@ -124,12 +143,12 @@ class _Writer:
     def _cache_shape(self, length: int | str) -> Shape:
         return (self.rows, self.decoder.key_heads, length, self.decoder.head_width)
 
-    def _mask(self, given: str, hidden: str, cached: str) -> str:
+    def _mask(self, given: str, hidden: str) -> str:
         """0 where a query may look and HIDDEN where not, [rows, 1, tokens, past + tokens]."""
         sheet = self.sheet
         zero, one = (sheet.constant(n, np.int64) for n in (0, 1))
-        past = self._length(cached, 2)
-        end = sheet.op("Add", past, self._length(hidden, 1))
+        end = self._length(given, 1)
+        past = sheet.op("Sub", end, self._length(hidden, 1))
         query = sheet.op(
             "Unsqueeze", sheet.op("Range", past, end, one), sheet.constant([1], np.int64)
         )
@@ -274,5 +293,5 @@ class _Writer:
         sheet.output("logits", logits, np.float32, (self.rows, read, vocabulary))
         shape = self._cache_shape(self.tokens if self.fixed else self.whole)
         for index, new in enumerate(news):
-            for kind, made in zip(("key", "value"), new, strict=True):
+            for kind, made in zip(("key", "value"), new, strict=bool(new)):
                 sheet.output(f"present.{index}.{kind}", made, np.float32, shape)
