@@ -27,7 +27,7 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Whose queries, keys and values are computed, also of visual ones that see nothing else."""
+        """Whose queries, keys and values are computed, also of visual ones that see none else."""
         return self.visual + self.text
 
     @property

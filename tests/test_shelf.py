@@ -2,9 +2,10 @@
 
 import pytest
 
-from slimsearch import policy, shelf
+from slimsearch import plugins, policy, shelf, space
 from slimsearch.calibration.recipe import read_recipe
 from slimsearch.errors import InputError
+from slimsearch.policy import Body, Matrix
 
 ROOT = shelf.PACKAGE.parent
 
@@ -16,9 +17,10 @@ def test_every_policy_on_the_shelf_loads():
         found = policy.read(shelf.find("policies", name))
         assert found.name == name
         assert found.about
-        for table in found.tables.values():
-            for key, value in table.items():
-                assert policy.parse_levels(value, 0.5, key)
+        families = {family: plugins.find("families", family)() for family in found.tables}
+        space.check(found, families, 0.5)
+        body = Body(tuple(Matrix(f"blocks.{n}.q", 8, 8) for n in range(8)))
+        assert space.build(found, families, body, 0.5, "").genes
 
 
 def test_every_recipe_on_the_shelf_loads():

@@ -29,11 +29,12 @@ def command(
         return
     display.say(f"{found.name}: {found.about}")
     for family, table in found.tables.items():
-        numbers = {key: float(v) for key, v in table.items() if not isinstance(v, str)}
-        ranges = [[key, value] for key, value in table.items() if isinstance(value, str)]
-        if numbers:
-            display.bars(f"[{family}]", numbers)
-        if ranges:
-            display.grid(f"[{family}]", ("part", "range"), ranges)
+        shares = {key: v for key, v in table.items() if isinstance(v, int | float)}
+        shares = shares if family == policies.SPARSITY else {}
+        if shares:
+            display.bars(f"[{family}]", shares)
+        rest = [[key, str(value)] for key, value in table.items() if key not in shares]
+        if rest:
+            display.grid(f"[{family}]", ("part", "value"), rest)
     for during, matrices in (raised or {}).items():
         display.say(f"{during}: {history.raised_sentence(matrices)}")

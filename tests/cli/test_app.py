@@ -185,6 +185,15 @@ def test_show_prints_policies_and_spaces(slimsearch, tmp_path):
     )
 
 
+def test_show_prints_how_blocks_run(slimsearch):
+    said = slimsearch("show", "joint").out
+    for line in ("[skip_ffn]", "tokens", "T", "[layer_cut]", "last", "0..4 by 1"):
+        assert line in said
+    assert json.loads(slimsearch("show", "attention_cut", "--json").out)["attention_cut"] == {
+        "blocks.*": 1, "window": 0
+    }  # fmt: skip
+
+
 def test_doctor_looks_at_the_machine(slimsearch):
     found = json.loads(slimsearch("doctor", "--json").out)
     parts = {finding["part"]: finding for finding in found}
