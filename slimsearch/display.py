@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from slimsearch import files
 from slimsearch.candidate import Round, Score
@@ -127,7 +128,7 @@ def results(rows: Sequence[Mapping]) -> None:
 
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A plain table on stdout; the first column is text, the rest too."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for column in columns:
         table.add_column(column)
     for row in rows:
