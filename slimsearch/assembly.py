@@ -49,6 +49,8 @@ def load(given: Given, watch: Watch) -> Bench:
         watch.note(note)
     with watch.stage("load"):
         model = loading.load(given.checkpoint, settings.device, settings.dtype)
+        if model.sight is not None:
+            model.sight.notes_salience = "merge_tokens" in given.policy.tables
         calibrated = calibrate(given, model)
         held_out = Calibrated(
             _texts(given, model, given.held_segments),

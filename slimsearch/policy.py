@@ -47,6 +47,7 @@ class Body:
 
     matrices: tuple[Matrix, ...]
     sees: bool = True
+    classed: bool = True  # its vision tower has a class token
 
     @cached_property
     def blocks(self) -> tuple[str, ...]:
@@ -156,6 +157,16 @@ def parse_levels(text: str | float, ratio: float, origin: str) -> tuple[float, .
 
 def parse_counts(text: str | float, origin: str, most: int | None = None) -> tuple[int, ...]:
     """Whole numbers from '0..8 by 2', '0,1' or a number, none above `most`."""
+    found = parse_numbers(text, origin, "whole number")
+    if any(value != int(value) for value in found):
+        raise PolicyError(f"{origin}: {text!r} is no whole number, and no range of them.")
+    if most is not None and found[-1] > most:
+        raise PolicyError(f"{origin}: {int(found[-1])} is too much; it can be {most} at most.")
+    return tuple(int(value) for value in found)
+
+
+def parse_numbers(text: str | float, origin: str, what: str = "number") -> tuple[float, ...]:
+    """Numbers, none below 0, from '0..8 by 2', '0,1' or a number."""
     if isinstance(text, int | float):
         parts = [repr(text)]
     elif ".." in text:
@@ -163,11 +174,9 @@ def parse_counts(text: str | float, origin: str, most: int | None = None) -> tup
     else:
         parts = [part.strip() for part in text.split(",") if part.strip()]
     found = {_number(part, origin) for part in parts}
-    if not found or any(value < 0 or value != int(value) for value in found):
-        raise PolicyError(f"{origin}: {text!r} is no whole number, and no range of them.")
-    if most is not None and max(found) > most:
-        raise PolicyError(f"{origin}: {int(max(found))} is too much; it can be {most} at most.")
-    return tuple(sorted(int(value) for value in found))
+    if not found or min(found) < 0:
+        raise PolicyError(f"{origin}: {text!r} is no {what}, and no range of them.")
+    return tuple(sorted(found))
 
 
 def matching(ranges: Table, name: str) -> tuple[str, str | float] | None:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimsearch.contracts import Architecture
+from slimsearch.merging import Salience, attention_in, merged, salience
+from slimsearch.route import Merge
 from slimsearch.stand_in import standing_in
 
 
@@ -27,11 +29,13 @@ class Look:
 
     inputs: Mapping[str, Tensor]  # of the model; pixels as ones of that shape, which take no room
     given: tuple[Tensor, ...]  # what each projector was given, [pieces, ...]
+    salience: Salience | None = None  # where tokens may be merged
 
     def to(self, device: torch.device) -> Look:
         """The same on another device."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        return Look(inputs, tuple(tensor.to(device) for tensor in self.given))
+        given = tuple(tensor.to(device) for tensor in self.given)
+        return Look(inputs, given, None if self.salience is None else self.salience.to(device))
 
 
 class Sight:
@@ -46,6 +50,11 @@ class Sight:
             for name, module in found.named_children() if several else [("", found)]:
                 self.projectors[f"{path}.{name}" if several else path] = module
         self._base = base
+        self._attention: Any = attention_in(self.tower, base.config)
+        self.notes_salience = False  # so that what is looked at now can be merged later
+        self._merge: Merge | None = None
+        self._salience: Salience | None = None  # of the pictures that are being shown
+        self._hooks: list[Any] = []
         ours = {id(module) for module in self.projectors.values()}
         self._blocks = [
             block
@@ -53,6 +62,55 @@ class Sight:
             if isinstance(part, nn.ModuleList)
             for block in part
             if id(block) not in ours
+        ]
+
+    @property
+    def classed(self) -> bool:
+        """Whether the tower has a class token, by whose attention tokens can be merged."""
+        return self._attention is not None
+
+    def follow(self, merge: Merge | None) -> None:
+        """Merges pictures' tokens from here on, or leaves them alone; what is merged away comes
+        out of the projector as zeros."""
+        if merge == self._merge:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._merge, self._hooks = merge, []
+        if merge is not None:
+            (projector,) = self.projectors.values()
+            stay: list[Tensor] = []
+
+            def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+                assert self._salience is not None, "pictures were looked at without their salience"
+                found, kept = merged(args[0], self._salience, merge)
+                stay[:] = [kept]
+                return found, *args[1:]
+
+            def after(_: nn.Module, __: Any, made: Tensor) -> Tensor:
+                return made * stay.pop().unsqueeze(-1)
+
+            self._hooks = [
+                *self._watched(),
+                projector.register_forward_pre_hook(before),
+                projector.register_forward_hook(after),
+            ]
+
+    def _watched(self) -> list[Any]:
+        """Hooks that note the salience of what the tower looks at."""
+        asked: dict[str, Tensor] = {}
+
+        def note(name: str, made: Tensor) -> None:
+            asked[name] = made
+            if len(asked) == 2:
+                heads = self._attention.num_heads
+                self._salience = salience(asked.pop("q"), asked.pop("k"), heads)
+
+        return [
+            self._attention.get_submodule(f"{name}_proj").register_forward_hook(
+                lambda _, __, made, name=name: note(name, made)
+            )
+            for name in ("q", "k")
         ]
 
     @torch.no_grad()
@@ -76,8 +134,12 @@ class Sight:
         for place, projector in enumerate(self.projectors.values()):
             kept = _together([look.given[place] for look in looks])
             hooks.append(
-                projector.register_forward_pre_hook(lambda _, given, kept=kept: (kept, *given[1:]))
+                projector.register_forward_pre_hook(
+                    lambda _, given, kept=kept: (kept, *given[1:]), prepend=True
+                )
             )
+        if self._merge is not None:
+            self._salience = _side_by_side([look.salience for look in looks])
         try:
             with standing_in(self._blocks, _passed_over):
                 yield stacked([look.inputs for look in looks])
@@ -89,10 +151,12 @@ class Sight:
         given: dict[nn.Module, Tensor] = {}
         hooks = [
             projector.register_forward_pre_hook(
-                lambda module, args: given.__setitem__(module, args[0])
+                lambda module, args: given.__setitem__(module, args[0]), prepend=True
             )
             for projector in self.projectors.values()
         ]
+        notes = self.notes_salience or self._merge is not None
+        hooks += self._watched() if notes and self._merge is None else []
         parameter = next(self.tower.parameters())
         try:
             self._base.get_image_features(**moved(stacked(pictures), parameter))
@@ -100,8 +164,18 @@ class Sight:
             for hook in hooks:
                 hook.remove()
         parts = [given[projector].chunk(len(pictures)) for projector in self.projectors.values()]
+        seen = [None] * len(pictures)
+        if notes and self._salience is not None:
+            each = len(self._salience.keys) // len(pictures)
+            seen = [
+                self._salience.rows(slice(n * each, (n + 1) * each)) for n in range(len(pictures))
+            ]
         return [
-            Look(_without_pixels(moved(shown, parameter)), tuple(part[n] for part in parts))
+            Look(
+                _without_pixels(moved(shown, parameter)),
+                tuple(part[n] for part in parts),
+                seen[n],
+            )
             for n, shown in enumerate(pictures)
         ]
 
@@ -117,6 +191,15 @@ def moved(inputs: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
         name: tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in inputs.items()
     }
+
+
+def _side_by_side(several: Sequence[Salience | None]) -> Salience | None:
+    known = [one for one in several if one is not None]
+    if len(known) < len(several):
+        return None
+    return Salience(
+        _together([one.attention for one in known]), _together([one.keys for one in known])
+    )
 
 
 def _shapes(inputs: Mapping[str, Tensor]) -> dict[str, torch.Size]:

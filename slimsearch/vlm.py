@@ -88,7 +88,7 @@ class VLM:
     @cached_property
     def body(self) -> Body:
         """What a policy can speak of."""
-        return Body(self.matrices, self.sees)
+        return Body(self.matrices, self.sees, self.sight is not None and self.sight.classed)
 
     @property
     def route(self) -> Route:
@@ -99,6 +99,8 @@ class VLM:
         """Has the blocks run so, beside what others say; a plain route takes one's word back."""
         self._routes[who] = route
         self.detours.follow(self.route)
+        if self.sight is not None:
+            self.sight.follow(self.route.merge)
 
     def linear(self, matrix: str) -> nn.Linear:
         """The layer behind one of our names, such as 'blocks.3.gate'."""

@@ -40,6 +40,7 @@ RANGES = {  # for each family some tables that name parts of a model of two bloc
     "parallel_blocks": [{"blocks.*": "0,1"}, {"start": 0, "combine": "sum"}],
     "attention_cut": [{"blocks.*": "0,1"}, {"blocks.*": 1, "window": "0..2 by 1"}],
     "layer_cut": [{"last": "0..2"}],
+    "merge_tokens": [{"keep": "0,1.5"}, {"plus": "0,1"}],
 }
 MATRICES = tuple(
     Matrix(f"blocks.{block}.{role}", rows, columns)
@@ -83,11 +84,11 @@ def bits(model) -> dict[str, torch.Tensor]:
 def said(model) -> torch.Tensor:
     """What the model makes of a picture with a question and an answer."""
     ids = torch.tensor([[1, 4, 4, 4, 4, *range(20, 40)]])
-    embeds = model.model.get_input_embeddings()(ids)
-    if model.detours.on:
-        model.detours.tell(torch.tensor([[1] + [3] * 4 + [1] * 10 + [2] * 10], dtype=torch.uint8))
+    kinds = torch.tensor([[1] + [3] * 4 + [1] * 10 + [2] * 10], dtype=torch.uint8)
+    pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    model.detours.tell(kinds)
     with torch.no_grad():
-        return model.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        return model.model(input_ids=ids, pixel_values=pixels, use_cache=False).logits
 
 
 def cases(names=FAMILIES):
