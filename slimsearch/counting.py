@@ -20,7 +20,7 @@ from slimsearch.flops.shape import Shape
 from slimsearch.policy import SPARSITY, Body, Policy
 from slimsearch.route import Route, plain
 from slimsearch.settings import Settings
-from slimsearch.work import prompt, token
+from slimsearch.traffic import prompt, token
 
 
 @dataclass(frozen=True)
