@@ -27,11 +27,7 @@ class Traffic:
 
     @property
     def tokens(self) -> int:
-<<<<<<< HEAD:slimsearch/work.py
-        """Whose queries, keys and values are computed, also of visual ones that see none else."""
-=======
         """Whose queries, keys and values are computed, also where they see nothing else."""
->>>>>>> 346aaaa (Hold one budget in FLOPs or latency over genes of every family: --budget, policies/joint.toml):slimsearch/traffic.py
         return self.visual + self.text
 
     @property
