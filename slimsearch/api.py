@@ -36,6 +36,7 @@ from slimsearch.errors import (
     SolverError,
 )
 from slimsearch.finish import Champion, Examiner, Row
+from slimsearch.inputs import Given
 from slimsearch.loop import play
 from slimsearch.policy import SPARSITY, Policy
 from slimsearch.run import Run
@@ -107,14 +108,15 @@ def resume(
             raise RunError(f"{folder} is finished. Its champion is {folder / 'best.toml'}.")
         if opened.torn:
             watch.note(f"The journal's last line was cut off; its {opened.torn} bytes are dropped.")
-        given = inputs.gather(_moved(settings.read(folder / "settings.toml"), where or {}))
+        given = _given_again(opened, where or {})
         before, now = opened.history.fingerprint, given.fingerprint
         differences = changes.between(before, now, but=settings.WHERE)  # older runs have some
         if differences and not allow_drift:
             raise RunError(
                 f"{folder} was begun under other conditions and would not end the same: "
-                f"{'; '.join(differences)}. Restore them, start a new run, or go on all the same "
-                f"with --allow-drift, which marks the result."
+                f"{'; '.join(differences)}. Restore them (settings stand in "
+                f"{folder / 'settings.toml'}), start a new run, or go on all the same with "
+                f"--allow-drift, which marks the result."
             )
         if differences:
             afresh = any(not line.startswith(("versions.", "device ")) for line in differences)
@@ -122,6 +124,20 @@ def resume(
         for line in opened.history.drift:
             watch.note(f"Drift: {line}.")
         return _carry_out(assembly.load(given, watch), opened, watch)
+
+
+def _given_again(opened: Run, where: Mapping[str, Any]) -> Given:
+    """What a run reads, found once more."""
+    file = opened.folder / "settings.toml"
+    needed = {
+        *opened.history.fingerprint.get("settings", ()),
+        *("model", "policy", "calibration", "pairs"),
+    }
+    chosen = _moved(settings.read(file, needed), where)
+    try:
+        return inputs.gather(chosen)
+    except InputError as error:
+        raise type(error)(f"{error} So says {file}.") from error
 
 
 def free_folder(chosen: Settings) -> Path:

@@ -20,6 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from slimsearch import api, history, policy
 from slimsearch.candidate import Score
 from slimsearch.errors import (
+    InputError,
     ModelError,
     PolicyError,
     ResourceError,
@@ -331,6 +332,18 @@ def test_a_changed_setting_refuses_resume(unfinished, before, after, key):
     assert before in file.read_text()
     file.write_text(file.read_text().replace(before, after))
     with pytest.raises(RunError, match=rf"settings\.{key} was .* is "):
+        api.resume(unfinished)
+
+
+def test_a_damaged_settings_file_is_named(unfinished):
+    """Cut between two lines it is still TOML, and flipped it names what is not there."""
+    file = unfinished / "settings.toml"
+    whole = file.read_text()
+    file.write_text(whole[: whole.index("# Text to calibrate on")])
+    with pytest.raises(SettingsError, match=rf"{file} lacks '[a-z_]+': it was cut short"):
+        api.resume(unfinished, allow_drift=True)
+    file.write_text(whole.replace("pairs.json", "pairs.jso~"))
+    with pytest.raises(InputError, match=rf"no pairs at .*So says {file}\."):
         api.resume(unfinished)
 
 

@@ -127,9 +127,11 @@ class Ground:
 
     def go_on(self, kind: str, run: Path) -> None:
         """The run must come to the same end; counts it as survived."""
-        begun = (run / "journal.jsonl").is_file() and bool(journal.read(run / "journal.jsonl")[0])
-        ended = attempt(self.work("resume" if begun else "search", run))
-        assert ended.how == "done", f"{kind}: {ended}"
+        file = run / "journal.jsonl"
+        kept = journal.read(file)[0] if file.is_file() else []
+        if not kept or kept[-1]["kind"] != "end":  # else it came to its end before the fault
+            ended = attempt(self.work("resume" if kept else "search", run))
+            assert ended.how == "done", f"{kind}: {ended}"
         self.same(kind, run)
 
     def same(self, kind: str, run: Path) -> None:
