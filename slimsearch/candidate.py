@@ -18,7 +18,7 @@ class Candidate:
     policy: Policy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """What one candidate got. Lower totals are better; a failed candidate totals infinity."""
 

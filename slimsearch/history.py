@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path, PurePosixPath
+from sys import intern
 from typing import Any
 
 from slimsearch import files, journal
@@ -25,6 +26,10 @@ from slimsearch.journal import Record
 
 FORMAT = 2
 JOURNAL, SETTINGS, TIMES, LOCK = "journal.jsonl", "settings.toml", "times.jsonl", "lock"
+
+# Lines of the journal that a glance passes over, as run.py writes them.
+_SOUND = re.compile(rb'\{"kind":"score","candidate":"([^"\\]+)",.*,"failure":""\}')
+_ROUND = b'{"kind":"round",'
 
 # A candidate's name, the projector version it was scored under, the share of the calibration.
 Key = tuple[str, int, float]
@@ -52,6 +57,9 @@ class History:
         self.scope: Record | None = None  # what there is to prune and to measure on, counted
         self.samples: Record | None = None  # answers of the dense model and the champion
         self.end: Record | None = None
+        # What a glance does not look at: sound scores but for their names, and earlier rounds.
+        self.passed: set[str] = set()
+        self.earlier = 0
         self._places: dict[tuple[str, int], int] = {}  # where artefacts stand in the journal
         self._count = 0
 
@@ -89,7 +97,12 @@ class History:
     @property
     def scored(self) -> int:
         """How many candidates have a score."""
-        return len({name for name, _, _ in self.scores})
+        return len(self.passed | {name for name, _, _ in self.scores})
+
+    @property
+    def closed(self) -> int:
+        """How many rounds are closed."""
+        return self.earlier + len(self.rounds)
 
     @property
     def failures(self) -> list[Score]:
@@ -190,6 +203,25 @@ def read(folder: Path) -> History:
     return history
 
 
+def glance(folder: Path, rounds: int) -> History:
+    """The same without what `status` does not show: few scores are parsed, and few rounds."""
+    check_folder(folder)
+    history, file = History(folder), folder / JOURNAL
+    closed: list[tuple[bytes, int, int]] = []
+    for line, (text, offset) in enumerate(zip(*journal.lines(file), strict=False), 1):
+        if history.start and (sound := _SOUND.fullmatch(text)):
+            history.passed.add(sound[1].decode())
+        elif history.start and text.startswith(_ROUND):
+            closed.append((text, offset, line))
+        else:
+            history.take(journal.parse(file, text, offset, line), offset)
+    history.earlier = max(0, len(closed) - rounds)
+    for text, offset, line in closed[history.earlier :]:
+        history.take(journal.parse(file, text, offset, line), offset)
+    history.add_times()
+    return history
+
+
 def check_folder(folder: Path) -> None:
     """Refuses what is no run folder, and one with links in it: they may lead anywhere."""
     for name in (SETTINGS, JOURNAL):
@@ -229,7 +261,7 @@ def summary(history: History, rounds: int) -> str:
     """One sentence on how far a run of so many rounds has come."""
     failed = len(history.failures)
     return (
-        f"{state(history)}; {len(history.rounds)} of {rounds} rounds closed, "
+        f"{state(history)}; {history.closed} of {rounds} rounds closed, "
         f"{history.scored} candidates scored, {failed} failed."
     )
 
@@ -304,7 +336,8 @@ def _score(record: Mapping[str, Any]) -> Score:
     values = {key: value for key, value in record.items() if key != "kind"}
     total = inf if values["total"] is None else float(values["total"])
     genes = tuple(int(gene) for gene in values["genes"])
-    return Score(**{**values, "total": total, "genes": genes})
+    terms = {intern(name): value for name, value in values["terms"].items()}
+    return Score(**{**values, "total": total, "genes": genes, "terms": terms})
 
 
 def _round(record: Mapping[str, Any]) -> Round:

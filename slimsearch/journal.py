@@ -21,27 +21,41 @@ _INSIDE = re.compile(rb".[0-9a-f]{8} \{", re.DOTALL)  # another line's beginning
 
 def read(file: Path) -> tuple[list[Record], list[int]]:
     """All whole records with the offset of each, and one more: where the next one belongs."""
+    texts, offsets = lines(file)
+    places = zip(texts, offsets, strict=False)
+    return [parse(file, text, at, n) for n, (text, at) in enumerate(places, 1)], offsets
+
+
+def lines(file: Path) -> tuple[list[bytes], list[int]]:
+    """The same as text, for whoever need not know what each says."""
     try:
         content = file.read_bytes()
     except OSError as error:
         raise RunError(f"{file} cannot be read: {error.strerror}.") from None
-    records: list[Record] = []
+    found: list[bytes] = []
     offsets = [0]
-    while offsets[-1] < len(content):
-        offset = offsets[-1]
+    while (offset := offsets[-1]) < len(content):
         end = content.find(b"\n", offset)
-        record = _parse(content[offset:end]) if end >= 0 else None
-        if record is None:
+        text = _checked(content[offset:end]) if end >= 0 else None
+        if text is None:
             last = end < 0 or (end + 1 == len(content) and not _INSIDE.search(content, offset))
             if last:
                 break
-            raise RunError(
-                f"{file} is damaged at byte {offset} (line {len(records) + 1}). Lines after it "
-                f"cannot be trusted; restore the file or cut it at that byte to go on from there."
-            )
-        records.append(record)
+            raise _damaged(file, offset, len(found) + 1)
+        found.append(text)
         offsets.append(end + 1)
-    return records, offsets
+    return found, offsets
+
+
+def parse(file: Path, text: bytes, offset: int, line: int) -> Record:
+    """The record that a line holds."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise _damaged(file, offset, line)
+    return found
 
 
 class Journal:
@@ -82,13 +96,14 @@ class Journal:
         os.close(self._handle)
 
 
-def _parse(line: bytes) -> Record | None:
-    """The record of one line, or None where the line is not whole."""
+def _checked(line: bytes) -> bytes | None:
+    """What a line says, or None where it is not whole."""
     mark, _, text = line.partition(b" ")
-    if len(mark) != 8 or b"%08x" % crc32(text) != mark:
-        return None
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    return text if len(mark) == 8 and b"%08x" % crc32(text) == mark else None
+
+
+def _damaged(file: Path, offset: int, line: int) -> RunError:
+    return RunError(
+        f"{file} is damaged at byte {offset} (line {line}). Lines after it cannot be trusted; "
+        f"restore the file or cut it at that byte to go on from there."
+    )

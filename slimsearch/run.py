@@ -49,6 +49,7 @@ class Run:
         self.history = History(folder)
         for record, offset in zip(self._journal.records, self._journal.offsets, strict=False):
             self.history.take(record, offset)
+        self._journal.records.clear()
         self.history.add_times()
 
     def __enter__(self) -> Run:
@@ -80,6 +81,7 @@ class Run:
 
     def add_score(self, score: Score) -> None:
         self._append({"kind": "score", **_timeless(asdict(score))})
+        self.history.scores[score.candidate, score.projector, score.share] = score  # not twice
         self.add_time("score", score.candidate, score.seconds)
 
     def add_hints(self, hints: Hints) -> None:
@@ -93,6 +95,7 @@ class Run:
 
     def add_round(self, done: Round) -> None:
         self._append({"kind": "round", **_timeless(asdict(done))})
+        self.history.rounds[done.index] = done
         self.add_time("round", str(done.index), done.seconds)
 
     def give_up(self, failed: Sequence[Score], exact: bool = False) -> None:
@@ -325,7 +328,7 @@ def reopen(folder: Path) -> Run:
 def _held(folder: Path) -> str:
     """What a folder's journal says of the search in it; nothing where it never began."""
     try:
-        found = history.read(folder)
+        found = history.glance(folder, 0)
         if not found.start:
             return ""
         rounds = settings.read(folder / SETTINGS).rounds

@@ -52,6 +52,31 @@ def test_scores_and_rounds_come_back(folder):
     assert settings.read(folder / "settings.toml") == Settings(rounds=3)
 
 
+@pytest.mark.parametrize("most", [0, 1, 5])
+def test_a_glance_tells_what_a_status_needs(folder, most):
+    """Of sound scores and of rounds before the last few it only counts."""
+    with run.reopen(folder) as opened:
+        opened.add_score(replace(GOOD, candidate="2-01", share=0.5))
+        opened.add_score(replace(GOOD, candidate="2-01"))
+        opened.add_score(replace(BAD, candidate="2-02"))
+        opened.give_up([replace(BAD, candidate="2-02")])
+        opened.add_raised("level store", {"blocks.0.q": 0.1})
+    whole, glance = history.read(folder), history.glance(folder, most)
+    assert history.summary(glance, 3) == history.summary(whole, 3)
+    assert (glance.scored, glance.closed) == (3, 2)
+    assert glance.failures == whole.failures == [BAD]
+    assert glance.raised == whole.raised
+    assert list(glance.rounds.items()) == list(whole.rounds.items())[max(0, 2 - most) :]
+    assert [score.candidate for score in glance.scores.values()] == ["1-02"]
+    file = folder / "journal.jsonl"
+    content = bytearray(file.read_bytes())
+    place = content.index(b"2-01")
+    content[place] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RunError, match=r"journal.jsonl is damaged at byte \d+ \(line 7\)"):
+        history.glance(folder, most)
+
+
 def test_how_long_things_took_stands_beside_the_journal(folder):
     assert b"seconds" not in (folder / "journal.jsonl").read_bytes()
     times = history.times(folder)

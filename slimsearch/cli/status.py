@@ -15,14 +15,14 @@ def command(
     """Show how far a run has come."""
     from slimsearch import display, history, settings
 
-    found = history.read(run)
+    found = history.glance(run, MOST)
     of = settings.read(run / "settings.toml").rounds
     state, rounds, end = history.state(found), list(found.rounds.values()), found.end
     if json:
         facts = {
             "run": str(run),
             "state": state,
-            "rounds": len(rounds),
+            "rounds": found.closed,
             "of": of,
             "scored": found.scored,
             "failed": len(found.failures),
