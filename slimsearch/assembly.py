@@ -9,17 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimsearch import (
-    budgeting,
-    conversation,
-    lessons,
-    level_store,
-    loading,
-    objective,
-    plugins,
-    race,
-    space,
-)
+from slimsearch import conversation, lessons, level_store, objective, placing, plugins, race, space
 from slimsearch.batch import Batch, Calibrated
 from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
@@ -58,7 +48,7 @@ def load(given: Given, watch: Watch) -> Bench:
     for note in given.notes:
         watch.note(note)
     with watch.stage("load"):
-        model = loading.load(given.checkpoint, settings.device, settings.dtype)
+        model = placing.load(given.checkpoint, settings, watch.note)
         if model.sight is not None:
             model.sight.notes_salience = "merge_tokens" in given.policy.tables
         calibrated = calibrate(given, model)
@@ -138,8 +128,7 @@ def span(given: Given, model: VLM) -> tuple[dict[str, Family], Space]:
 def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     settings = given.settings
     families, found = span(given, model)
-    found = budgeting.budgeted(found, families, settings, model)
-    if found.single or (found.settled and settings.budget == "weights"):
+    if found.settled:
         settings = replace(settings, ratio=round(found.budget.reach()[0], 9))
         found = replace(found, budget=replace(found.budget, target=settings.ratio))
     if found.single:

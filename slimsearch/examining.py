@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,14 @@ class Subject:
         return conversation.load(self.found.checkpoint).tokens
 
     def facts(self, engine: Engine) -> dict[str, Any]:
-        record, own_python = self.found.record, engine.deepsparse_python
+        record = self.found.record
         return {
             "name": self.name,
             "source": self.source,
             "base": record.get("base", self.source),
             "sparsity": record.get("sparsity", 0.0),
-            "runtime": generating.engine_of(self.folder, engine.runtime, own_python),
-            "dtype": engine.dtype,
+            "runtime": generating.engine_of(self.folder, engine.runtime, engine.choices),
+            "dtype": engine.choices.get("dtype", ""),
             "fingerprint": _fingerprint(self.found),
         }
 
@@ -61,10 +61,9 @@ class Engine:
 
     runtime: str = generating.AUTO
     threads: int = 0
-    dtype: str = ""
     batch: int = 8
     tokens: int = 0  # of an answer at most; 0: what the task says
-    deepsparse_python: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)  # as generating.open takes them
 
 
 def subject(source: str) -> Subject:
@@ -119,9 +118,8 @@ def ask(
     if open_ones:
         with watch.stage("load"):
             _, speaker = generating.open(
-                subject.folder, engine.runtime, engine.threads, engine.deepsparse_python,
-                engine.dtype,
-            )  # fmt: skip
+                subject.folder, engine.runtime, engine.threads, engine.choices
+            )
         examinee = _Spoken(speaker, engine.tokens)
         with watch.stage("questions", len(open_ones)) as advance:
             for some in open_ones:

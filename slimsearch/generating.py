@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy import ndarray
@@ -20,6 +21,7 @@ from slimsearch.decoding import Prompt, Reading
 from slimsearch.errors import InputError, SettingsError
 
 AUTO = "auto"
+PLACING = "torch"  # lets blocks lie where there is room
 PREFERRED = (
     "native",
     "torch",
@@ -135,20 +137,21 @@ def open(
     folder: Path,
     runtime: str = AUTO,
     threads: int = 0,
-    deepsparse_python: str = "",
-    dtype: str = "",
+    choices: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, Speaker]:
-    """Brings an export into an engine; the engine's name and what answers from it."""
+    """Brings an export into an engine; the engine's name and what answers from it.
+
+    `choices` are for fields of engines that are called like them.
+    """
     found = artefact.find(folder)
     speech = conversation.load(found.checkpoint)
-    choices = {"deepsparse_python": deepsparse_python, "dtype": dtype}
     name, engine = _engine(found, runtime, choices)
     return name, Speaker(engine.open(folder, threads), speech, found.picture_token)
 
 
-def engine_of(folder: Path, runtime: str = AUTO, deepsparse_python: str = "") -> str:
+def engine_of(folder: Path, runtime: str, choices: Mapping[str, str]) -> str:
     """The name of the engine that `open` would take."""
-    return _engine(artefact.find(folder), runtime, {"deepsparse_python": deepsparse_python})[0]
+    return _engine(artefact.find(folder), runtime, choices)[0]
 
 
 class _Pieces:
@@ -164,6 +167,16 @@ class _Pieces:
             return ""
         piece, self._shown = whole[len(self._shown) :], whole
         return piece
+
+
+def _placing(name: str) -> str:
+    """The runtime that places blocks, where none or that one is asked for."""
+    if name not in (AUTO, PLACING):
+        raise SettingsError(
+            f"--device-map goes with --runtime {PLACING}; {name} maps its weights by itself. Leave "
+            f"one of them out."
+        )
+    return PLACING
 
 
 def _lines(file: Path) -> list[tuple[Talk, list[str]]]:
@@ -196,6 +209,8 @@ def _lines(file: Path) -> list[tuple[Talk, list[str]]]:
 def _engine(found: Artefact, name: str, choices: Mapping[str, str]) -> tuple[str, Runtime]:
     """The runtime asked for, or the first that is here and reads what the folder holds."""
     known = plugins.names("runtimes")
+    if choices.get("device_map"):
+        name = _placing(name)
     if name != AUTO:
         engine: Runtime = plugins.make("runtimes", name, choices)
         if reason := engine.absent():

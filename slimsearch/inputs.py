@@ -16,6 +16,7 @@ from slimsearch import (
     loading,
     objective,
     picking,
+    placing,
     plugins,
     shelf,
     space,
@@ -32,8 +33,8 @@ from slimsearch.version import versions
 
 # Settings that change no result, or whose content is in the fingerprint by itself.
 ELSEWHERE = (
-    "out", "stores", "store_in", "json", "dry_run", "model", "policy", "calibration", "pairs",
-    *WHERE,
+    "out", "stores", "store_in", "device_map", "max_memory", "json", "dry_run", "model", "policy",
+    "calibration", "pairs", *WHERE,
 )  # fmt: skip
 
 
@@ -110,6 +111,7 @@ def _policy(settings: Settings) -> PolicyFile:
 
 def _check_solving(settings: Settings) -> None:
     """Refuses a device that is not there, and what does not go with it or with the solver."""
+    placing.check(settings)
     device = loading.pick_device(settings.device)
     if settings.store_in == "gpu" and device.type == "cpu":
         raise SettingsError(

@@ -10,20 +10,28 @@ import torch
 from slimsearch import plugins
 from slimsearch.checkpoint import RECORD, Checkpoint
 from slimsearch.contracts import Architecture
-from slimsearch.errors import ModelError
+from slimsearch.errors import ModelError, SettingsError
 from slimsearch.processor import BFLOAT16, processor_flags
 from slimsearch.route import from_json
 from slimsearch.vlm import VLM, Stages
 
+AUTO = "auto"
 CAME_WITH = "the model's folder"  # says how the blocks of a model run that was written so
 # Parts of model_types whose decoders mix experts.
 MIXED = ("moe", "mixtral", "dbrx", "deepseek_v", "gpt_oss", "llama4", "jamba")
 
 
-def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = None) -> VLM:
+def load(
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: str,
+    attention: str = AUTO,
+    blocks: int | None = None,
+) -> VLM:
     """Reads a checkpoint into memory, ready to be measured and pruned.
 
-    `blocks` reads the first so many decoder blocks only.
+    `blocks` reads the first so many decoder blocks only. For a model that need not be whole in one
+    place, `placing.load` is the way.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -40,6 +48,7 @@ def load(checkpoint: Checkpoint, device: str, dtype: str, blocks: int | None = N
             checkpoint.folder,
             config=config,
             dtype=chosen,
+            attn_implementation=None if attention == AUTO else attention,
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=False,
@@ -75,6 +84,11 @@ def config_of(checkpoint: Checkpoint) -> Any:
         return AutoConfig.from_pretrained(
             checkpoint.folder, trust_remote_code=False, local_files_only=True
         )
+
+
+def block_count(checkpoint: Checkpoint) -> int:
+    """How many blocks its decoder has."""
+    return config_of(checkpoint).get_text_config().num_hidden_layers
 
 
 def architecture_of(checkpoint: Checkpoint) -> Architecture:
@@ -187,6 +201,11 @@ class refused:
         return None
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, ValueError) and "attn_implementation=" in str(error):
+            raise SettingsError(
+                f"attention = 'sdpa' cannot be: transformers computes the attention of a "
+                f"'{self.checkpoint.model_type}' by itself. Use --attention eager, or leave it out."
+            ) from error
         if isinstance(error, Exception) and not isinstance(error, MemoryError):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else kind
             raise ModelError(

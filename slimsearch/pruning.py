@@ -66,7 +66,7 @@ def _prune_streamed(given: Given, folder: Path, watch: Watch) -> PrunedModel:
     settings = given.settings
     _check_answers(given)
     with watch.stage("load"):
-        vlm = streaming.load(given.checkpoint, settings.device, settings.dtype)
+        vlm = streaming.load(given.checkpoint, settings.device, settings.dtype, settings.attention)
         calibrated = assembly.calibrate(given, vlm)
     families, space = assembly.span(given, vlm)
     policy = _only_policy(space, given)

@@ -5,6 +5,7 @@ flag's help and the comment in the file.
 """
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,7 +13,6 @@ from typing import Any, get_type_hints
 from slimsearch.errors import SettingsError, did_you_mean
 
 DEMO = "demo"
-BUDGETS = ("weights", "flops", "latency")
 ENGINES = ("deepsparse", "deepsparse-int8", "native", "native-int8")  # that latency is foretold of
 # Where candidates are scored: changes no result.
 WHERE = (
@@ -92,14 +92,6 @@ class Settings:
     )
     deepsparse_python: str = _setting(
         "", "Python 3.8 to 3.11 that has deepsparse 1.8.0, where this one has not."
-    )
-    budget: str = _setting(
-        "weights",
-        "What the ratio is a share of: weights that may be pruned; or what a decoder spends on the "
-        "prompt or token of --latency-phase, its flops or its latency in --latency-engine.",
-    )
-    visual_tokens: int = _setting(
-        -1, "How many of --latency-tokens belong to pictures, for a budget; -1: one picture's.", -1
     )
     eta: float = _setting(0.5, "Weight of the norm term in the objective.", 0)
     solver: str = _setting(
@@ -208,6 +200,20 @@ class Settings:
         "float32, bfloat16 or float16 for forward passes. auto: the model's own on a GPU, and on a "
         "processor that multiplies bf16 for a model in bf16; else float32.",
     )
+    attention: str = _setting(
+        "auto", "How transformers computes attention: eager or sdpa; auto: what it prefers."
+    )
+    device_map: str = _setting(
+        "",
+        "auto: decoder blocks lie where there is room, on GPUs, in memory, on disk (in TMPDIR, or "
+        "/var/tmp), and come to the first GPU, or the processor, when they are computed. '': the "
+        "whole model on --device.",
+    )
+    max_memory: str = _setting(
+        "",
+        "With --device-map auto: the most that weights may take, by place, such as 'cuda:0=20GiB, "
+        "cpu=4GiB'. '': 0.6 of what is free.",
+    )
     batch_tokens: int = _setting(4096, "Tokens that a forward pass carries at most.", 1)
     out: str = _setting("", "Run folder; default runs/MODEL-RATIO-SEED, numbered on when taken.")
     skip_baselines: bool = _setting(
@@ -238,14 +244,16 @@ def polish_of(settings: Settings) -> str:
     return "projector" if settings.exact else "all"
 
 
-def read(file: Path) -> Settings:
-    """Settings from a TOML file; keys that are missing keep their defaults."""
+def read(file: Path, needed: Iterable[str] = ()) -> Settings:
+    """Settings from a TOML file; keys that are missing, and not needed, keep their defaults."""
     try:
         found = tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"There is no settings file {file}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"{file} is no readable TOML file: {error}.") from None
+    if missing := sorted(set(needed) - set(found)):
+        raise SettingsError(f"{file} lacks '{missing[0]}': it was cut short. Restore it.")
     return change(Settings(), found, str(file))
 
 
@@ -277,12 +285,12 @@ def checked(settings: Settings) -> Settings:
             upwards = "or more" if most == MOST else f"to {most:g}"
             raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} {upwards}.")
     _one_of(settings.store_in, "store_in", ("auto", "gpu", "memory", "disk"))
-    _one_of(settings.budget, "budget", BUDGETS)
     _one_of(settings.latency_engine, "latency_engine", ENGINES)
     _one_of(settings.latency_phase, "latency_phase", ("prefill", "decode"))
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
     _one_of(settings.projector_lessons, "projector_lessons", ("dense", "answers"))
     _one_of(settings.polish, "polish", ("auto", "none", "projector", "all"))
+    _one_of(settings.attention, "attention", ("auto", "eager", "sdpa"))
     _one_of(settings.dtype, "dtype", ("auto", "float32", "bfloat16", "float16"))
     return settings
 

@@ -19,6 +19,7 @@ from slimsearch import (
     conversation,
     lessons,
     loading,
+    placing,
     plugins,
     settings,
 )
@@ -61,7 +62,7 @@ def tune(
     for note in pairs.notes:
         watch.note(note)
     with watch.stage("load"):
-        vlm = loading.load(pruned, chosen.device, chosen.dtype)
+        vlm = placing.load(pruned, chosen, watch.note)
         dense = _dense(teacher or chosen.model, chosen, pairs, watch)
     speech = conversation.load(pruned)
     used, held = (
@@ -122,7 +123,7 @@ def _dense(name: str, chosen: Settings, pairs: Pairs, watch: Watch) -> VLM | Non
     try:
         if not name:
             raise ModelError("What this model was before it was pruned is not known.")
-        return loading.load(checkpoint.find(name), chosen.device, chosen.dtype)
+        return placing.load(checkpoint.find(name), chosen, watch.note)
     except ModelError as error:
         if silent:
             raise CalibrationError(

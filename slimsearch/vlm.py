@@ -20,7 +20,7 @@ from slimsearch import card, keys
 from slimsearch.batch import IGNORED, Batch, by_turn
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
-from slimsearch.detour import Detours, halves
+from slimsearch.detour import Detours
 from slimsearch.errors import ModelError
 from slimsearch.kinds import PICTURE, PROMPT
 from slimsearch.passage import Passage
@@ -59,6 +59,7 @@ class VLM:
         self.checkpoint = checkpoint
         self.decoder: Any = model.get_decoder()
         self.blocks: Blocks = blocks or self.decoder.layers
+        self.attention: str = model.config._attn_implementation  # as it is asked for
         self.sight = Sight(model.model, architecture) if architecture.sees else None
         self.detours = Detours(model.model, self.decoder, stages)
         self._routes: dict[str, Route] = {}  # who says it -> how the blocks run
@@ -101,13 +102,6 @@ class VLM:
         self.detours.follow(self.route)
         if self.sight is not None:
             self.sight.follow(self.route.merge)
-
-    def idle(self, matrix: str) -> bool:
-        """Whether no token ever goes through a matrix, as the blocks run now."""
-        _, index, role = matrix.split(".")
-        step, (attention, _) = self.route.steps[int(index)], halves(self.stages)
-        within = self._paths[role].split(".")[0] == attention
-        return step.lacks_attention() if within else step.lacks_ffn()
 
     def linear(self, matrix: str) -> nn.Linear:
         """The layer behind one of our names, such as 'blocks.3.gate'."""
@@ -167,7 +161,8 @@ class VLM:
         passage = {"passage": Passage(self.kinds(batch))} if self.detours.on else {}
         if batch.looks is None or self.sight is None:
             embeds = self.model.get_input_embeddings()(batch.ids)
-            return {"inputs_embeds": embeds, "use_cache": False, **passage}
+            called = {"inputs_embeds": embeds, "use_cache": False}
+            return called | self._one_way(embeds) | passage
         changed = {self.tunable[name]: weight for name, weight in (weights or {}).items()}
         caught: dict[str, Any] = {}
 
@@ -302,7 +297,7 @@ class VLM:
         """A copy in fp32 of the tunable weights, or of some of them."""
         places = self.tunable
         return {
-            name: self.model.get_parameter(places[name]).detach().float().clone()
+            name: self.model.get_parameter(places[name]).detach().to(self.device).float().clone()
             for name in (places if names is None else names)
         }
 
@@ -313,6 +308,15 @@ class VLM:
         for name, weight in weights.items():
             self.model.get_parameter(places[name]).copy_(weight)
         self.changes += bool(weights)
+
+    def _one_way(self, embeds: Tensor) -> dict[str, Tensor]:
+        """The mask by which text is read from left to right, where a decoder would read it at once
+        as it does a prompt (PaliGemma's)."""
+        if not getattr(self.decoder.config, "use_bidirectional_attention", False):
+            return {}
+        length, least = embeds.shape[1], torch.finfo(embeds.dtype).min
+        ahead = torch.full((length, length), least, dtype=embeds.dtype, device=embeds.device)
+        return {"attention_mask": ahead.triu(1)[None, None]}
 
     @cached_property
     def _paths(self) -> dict[str, str]:

@@ -80,6 +80,6 @@ def test_every_other_setting_is_in_the_fingerprint(small):
     found = inputs.gather(small).fingerprint["settings"]
     left_out = {item.name for item in fields(Settings)} - set(found)
     assert left_out == {
-        "out", "stores", "store_in", "json", "dry_run", "model", "policy", "calibration", "pairs",
-        *WHERE,
+        "out", "stores", "store_in", "device_map", "max_memory", "json", "dry_run", "model",
+        "policy", "calibration", "pairs", *WHERE,
     }  # fmt: skip

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from slimsearch.cli.options import with_changes
 from slimsearch.errors import SettingsError
 
 if TYPE_CHECKING:
     from slimsearch.judging import Judge
 
 
+@with_changes("device_map", "max_memory")
 def command(
+    changes: dict[str, str],
     model: Annotated[
         str, typer.Argument(help="A finished run (its champion), export, model folder or hub id.")
     ] = "",
@@ -109,7 +112,9 @@ def command(
         task, data, model, str(answers) if answers else "", against, limit, seed, out, fresh,
         partial,
         choices,
-        Engine(runtime, threads, dtype, batch, max_new_tokens, deepsparse_python),
+        Engine(runtime, threads, batch, max_new_tokens, {
+            "dtype": dtype, "deepsparse_python": deepsparse_python, **changes,
+        }),
         _judge(judge, judge_model, judge_key, judge_price),
     )  # fmt: skip
     with Display() as watch:

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from slimsearch.cli.options import with_changes
+
 if TYPE_CHECKING:
     from slimsearch.generating import Answer, Talk
 
 
+@with_changes("device_map", "max_memory")
 def command(
+    changes: dict[str, str],
     export: Annotated[Path, typer.Argument(help="An export, or a model folder such as RUN/model.")],
     prompt: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -39,7 +43,8 @@ def command(
     from slimsearch import display, generating
 
     conversations = generating.asked(prompt or [], image or [], batch)
-    name, speaker = generating.open(export, runtime, threads, deepsparse_python)
+    choices = {"deepsparse_python": deepsparse_python, **changes}
+    name, speaker = generating.open(export, runtime, threads, choices)
     talks = [talk for talk, _ in conversations]
     alone = len(talks) == 1 and not json
     answers: list[list[Answer]] = []

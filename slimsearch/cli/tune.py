@@ -10,7 +10,7 @@ from slimsearch.cli.options import with_changes
 
 @with_changes(
     "pairs", "pair_count", "calibration", "projector_lessons", "final_steps", "projector_rate",
-    "seed", "device", "dtype", "json",
+    "seed", "device", "dtype", "attention", "device_map", "max_memory", "json",
 )  # fmt: skip
 def command(
     changes: dict[str, Any],

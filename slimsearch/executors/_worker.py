@@ -37,6 +37,7 @@ class Cargo:
     fingerprint: Mapping[str, str]  # of the checkpoint
     device: str  # its type
     dtype: str
+    attention: str
     threads: int
     shares: tuple[float, ...]  # of the calibration, that are measured on
     store: LevelStore
@@ -68,6 +69,7 @@ def cargo_of(evaluator: Evaluator, threads: int) -> Cargo:
         fingerprint=vlm.checkpoint.fingerprint(),
         device=vlm.device.type,
         dtype=str(vlm.dtype).removeprefix("torch."),
+        attention=vlm.attention,
         threads=threads,
         shares=evaluator.shares,
         store=evaluator.store,
@@ -100,7 +102,7 @@ class Worker:
                 f"{found.checkpoint.folder} cannot be read on {_host()} ({error.strerror}). The "
                 f"model folder must lie at the same place on every host of the cluster."
             ) from None
-        vlm = loading.load(found.checkpoint, found.device, found.dtype)
+        vlm = loading.load(found.checkpoint, found.device, found.dtype, found.attention)
         found.store.attach(vlm)
         self._evaluator = Evaluator(
             vlm, found.store, found.calibrated.to(vlm.device), found.families, found.terms,

@@ -31,6 +31,8 @@ class Slimsearch(lmms):
         threads: int = 0,
         dtype: str = "",
         deepsparse_python: str = "",
+        device_map: str = "",
+        max_memory: str = "",
         device: str | None = None,
         max_batch_size: int | None = None,
     ):
@@ -40,7 +42,11 @@ class Slimsearch(lmms):
         if not str(batch_size).isdigit():
             raise SettingsError(f"--batch_size {batch_size} cannot be: give a number.")
         self.batch_size = int(batch_size)
-        _, self._speaker = generating.open(folder, runtime, threads, deepsparse_python, dtype)
+        choices = {
+            "dtype": dtype, "deepsparse_python": deepsparse_python,
+            "device_map": device_map, "max_memory": max_memory,
+        }  # fmt: skip
+        _, self._speaker = generating.open(folder, runtime, threads, choices)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Greedy answers; requests with the same wishes are put side by side."""

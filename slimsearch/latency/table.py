@@ -36,7 +36,6 @@ class Point:
     sparsity: float
     matrices: Mapping[str, float]  # one matrix of each shape
     rest: float
-    head: float = 0.0  # of the rest
 
 
 @dataclass(frozen=True)

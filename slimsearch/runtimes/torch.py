@@ -7,17 +7,20 @@ from typing import ClassVar
 
 import torch
 
-from slimsearch import artefact, checkpoint, loading
+from slimsearch import artefact, checkpoint, loading, placing
 from slimsearch.contracts import Runtime, Session
 from slimsearch.errors import ModelError
 from slimsearch.native.unpack import unpack
 from slimsearch.resident import Resident
+from slimsearch.settings import Settings
 
 
 @dataclass(frozen=True)
 class Torch(Runtime):
     forms: ClassVar = ("hf", "native")
     dtype: str = ""  # float32 on a CPU, the model's own on a GPU
+    device_map: str = ""
+    max_memory: str = ""
 
     def absent(self) -> str | None:
         return None
@@ -32,9 +35,11 @@ class Torch(Runtime):
         if threads:
             torch.set_num_threads(threads)
         here = "float32" if loading.pick_device("auto").type == "cpu" else "auto"
-        dtype = self.dtype or here
+        chosen = Settings(
+            dtype=self.dtype or here, device_map=self.device_map, max_memory=self.max_memory
+        )
         if found.holds("hf"):
-            return Resident(loading.load(found.checkpoint, "auto", dtype))
+            return Resident(placing.load(found.checkpoint, chosen))
         with TemporaryDirectory() as place:
             unpack(found.native(), Path(place))
-            return Resident(loading.load(checkpoint.find(place), "auto", dtype))
+            return Resident(placing.load(checkpoint.find(place), chosen))
