@@ -23,7 +23,7 @@ from slimsearch import sensitivity
 from slimsearch.candidate import Genes, Hints
 from slimsearch.errors import SettingsError, SolverError
 from slimsearch.evaluate import Evaluator
-from slimsearch.policy import SPARSITY
+from slimsearch.policy import SPARSITY, Policy
 from slimsearch.sensitivity import Sensitivity
 from slimsearch.space import Space
 
@@ -62,8 +62,30 @@ class Ground:
         power = {m: text * seen.texts[m] + answer * seen.pairs[m] for m in seen.texts}
         return tuple(
             tuple(sum(power[m] * self._error(m, level) for m in part) for level in gene.choices)
-            for gene, part in zip(self.space.genes, self.parts, strict=True)
+            if part
+            else tuple(max(spoken + leaning * shown, 0.0) for spoken, shown in self.harms[where])
+            for where, (gene, part) in enumerate(zip(self.space.genes, self.parts, strict=True))
         )
+
+    @cached_property
+    def harms(self) -> dict[int, list[tuple[float, float]]]:
+        """By gene that changes how blocks run, and choice: what that alone adds to the losses of
+        text and of answers, measured on the least share of the calibration."""
+        genes, found = self.space.genes, {}
+        for where in (where for where, part in enumerate(self.parts) if not part):
+            each = [self._losses(where, choice) for choice in range(len(genes[where].choices))]
+            found[where] = [(some[0] - each[0][0], some[1] - each[0][1]) for some in each]
+        self.evaluator.restore()
+        return found
+
+    def _losses(self, where: int, choice: int) -> tuple[float, float]:
+        genes = tuple(choice if place == where else 0 for place in range(len(self.space.genes)))
+        tables = self.space.decode(genes).tables
+        self.evaluator.put_on(Policy({name: t for name, t in tables.items() if name != SPARSITY}))
+        terms = self.evaluator.measure(share=min(self.evaluator.shares))
+        weights = self.evaluator.weights
+        text, answer = (sum(weights[t] * terms[t] for t in some if t in terms) for some in LOSSES)
+        return text, answer
 
     def _error(self, matrix: str, level: float) -> float:
         try:
@@ -77,10 +99,10 @@ def gather(names: Sequence[str], ground: Ground) -> Hints:
 
     A search without a store begins as published, with the uniform policy and random ones.
     """
-    if not all(gene.family == SPARSITY for gene in ground.space.genes) or (
-        not ground.stored and len(names) > 1
-    ):
+    if not ground.stored and len(names) > 1:
         names = ("uniform",)
+    if not any(ground.parts):  # no levels to spread
+        names = [name for name in names if name.partition("*")[0] in ("uniform", "optimal")]
     priced = any(name.startswith("optimal") for name in names)
     ground = replace(ground, priced=priced)
     found = {name: _RULES[name.partition("*")[0]](ground, name) for name in names}
@@ -140,6 +162,9 @@ def _spread(ground: Ground, worth: Mapping[str, float]) -> Genes:
     budget = ground.space.budget
     nearest = []
     for gene, part in zip(budget.genes, ground.parts, strict=True):
+        if not part:
+            nearest.append(0)
+            continue
         offset = float(np.mean([offsets[_block(matrix)] for matrix in part])) - middle
         nearest.append(gene.nearest(budget.target + offset))
     return budget.repair(nearest, np.random.default_rng(0))

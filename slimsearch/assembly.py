@@ -9,7 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimsearch import conversation, lessons, level_store, objective, placing, plugins, race, space
+from slimsearch import (
+    budgeting,
+    conversation,
+    lessons,
+    level_store,
+    objective,
+    placing,
+    plugins,
+    race,
+    space,
+)
 from slimsearch.batch import Batch, Calibrated
 from slimsearch.calibration import Pair
 from slimsearch.contracts import Executor, Exporter, Family, Solver, Strategy, Task, Term
@@ -128,7 +138,8 @@ def span(given: Given, model: VLM) -> tuple[dict[str, Family], Space]:
 def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
     settings = given.settings
     families, found = span(given, model)
-    if found.settled:
+    found = budgeting.budgeted(found, families, settings, model)
+    if found.single or (found.settled and settings.budget == "weights"):
         settings = replace(settings, ratio=round(found.budget.reach()[0], 9))
         found = replace(found, budget=replace(found.budget, target=settings.ratio))
     if found.single:

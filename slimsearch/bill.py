@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from slimsearch.candidate import Genes
 from slimsearch.policy import Gene, Matrix
-from slimsearch.work import Work
+from slimsearch.traffic import Traffic
 
 
 class Bill(Protocol):
@@ -58,11 +58,11 @@ class Meter(Protocol):
     @property
     def what(self) -> str: ...
 
-    def matrix(self, matrix: Matrix, work: Work, levels: ndarray) -> ndarray:
+    def matrix(self, matrix: Matrix, traffic: Traffic, levels: ndarray) -> ndarray:
         """On one matrix, at each of some levels."""
         ...
 
-    def block(self, work: Work) -> float:
+    def block(self, traffic: Traffic) -> float:
         """On the rest of a block."""
         ...
 
@@ -106,7 +106,7 @@ class Tariff:
 
 
 class Spent:
-    """By a meter, with the genes of every family; `works` says how blocks run under genes.
+    """By a meter, with the genes of every family; `traffics` says how blocks run under genes.
 
     `parts` are the matrices of whose levels each gene decides, () for a gene of the shape.
     """
@@ -116,12 +116,12 @@ class Spent:
         genes: Sequence[Gene],
         parts: Sequence[tuple[str, ...]],
         matrices: Sequence[Matrix],
-        works: Callable[[Genes], Sequence[Work]],
-        dense: Sequence[Work],
+        traffics: Callable[[Genes], Sequence[Traffic]],
+        dense: Sequence[Traffic],
         meter: Meter,
     ):
         self.genes, self.parts, self.what = tuple(genes), tuple(parts), meter.what
-        self._works, self._meter, self.rest = works, meter, meter.rest
+        self._works, self._meter, self.rest = traffics, meter, meter.rest
         places = {matrix: where for where, some in enumerate(parts) for matrix in some}
         self._matrices: list[list[tuple[Matrix, int | None]]] = [[] for _ in dense]
         for matrix in matrices:
@@ -134,9 +134,9 @@ class Spent:
         self._block_of = {w: b for w, b in enumerate(blocks) if b is not None}
         self._tariffs: dict[tuple[int, ...], Tariff] = {}
         self.total = self.rest + sum(
-            meter.block(work)
-            + sum(float(meter.matrix(m, work, DENSE)[0]) for m, _ in self._matrices[block])
-            for block, work in enumerate(dense)
+            meter.block(traffic)
+            + sum(float(meter.matrix(m, traffic, DENSE)[0]) for m, _ in self._matrices[block])
+            for block, traffic in enumerate(dense)
         )
 
     @cached_property
@@ -194,13 +194,13 @@ class Spent:
                 spent += column[genes[where]]
         return float(spent)
 
-    def _tariff(self, block: int, work: Work) -> Tariff:
-        fixed, columns = self._meter.block(work), {}
+    def _tariff(self, block: int, traffic: Traffic) -> Tariff:
+        fixed, columns = self._meter.block(traffic), {}
         for matrix, where in self._matrices[block]:
             if where is None:
-                fixed += float(self._meter.matrix(matrix, work, DENSE)[0])
+                fixed += float(self._meter.matrix(matrix, traffic, DENSE)[0])
             else:
-                costs = self._meter.matrix(matrix, work, np.asarray(self.genes[where].choices))
+                costs = self._meter.matrix(matrix, traffic, np.asarray(self.genes[where].choices))
                 columns[where] = columns.get(where, 0.0) + costs
         return Tariff(fixed, columns)
 

@@ -20,7 +20,7 @@ from slimsearch.flops.shape import Shape
 from slimsearch.policy import SPARSITY, Body, Policy
 from slimsearch.route import Route, plain
 from slimsearch.settings import Settings
-from slimsearch.work import prompt, token
+from slimsearch.traffic import prompt, token
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def report(settings: Settings, file: str, visual: Sequence[int], text: int) -> R
     route = space.route(policy, families, body)
     levels = families[SPARSITY].edits(policy.table(SPARSITY), body) if SPARSITY in families else {}
     rows = tuple(_count(sizes, route, levels, tokens, text) for tokens in visual)
-    return Report(rows, tuple(_notes(sizes, max(visual))))
+    return Report(rows, tuple(_notes(sizes, route, max(visual))))
 
 
 def _policy(settings: Settings, file: str, body: Body) -> tuple[Policy, dict[str, Family]]:
@@ -114,8 +114,10 @@ def _count(
     )
 
 
-def _notes(sizes: Shape, most: int) -> Iterator[str]:
+def _notes(sizes: Shape, route: Route, most: int) -> Iterator[str]:
     if sizes.unknown:
         yield f"The vision side is not counted: {sizes.unknown}."
     elif sizes.tower is None and most:
         yield "This model sees nothing: visual tokens are counted in its decoder alone."
+    if route.merge is not None:
+        yield "Merging keeps as many tokens as a picture asks for: counted as if it kept all."

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import nan
 
+import numpy as np
+
 from slimsearch import picking, ranks
 from slimsearch.batch import Calibrated
 from slimsearch.candidate import Candidate, Score, failed
@@ -21,6 +23,7 @@ from slimsearch.loop import Loop, Position, note_raised, score_all
 from slimsearch.policy import SPARSITY, Policy
 from slimsearch.run import Run
 from slimsearch.settings import Settings, polish_of
+from slimsearch.traffic import reached
 from slimsearch.training import Course, Trainer
 from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
@@ -179,8 +182,11 @@ def round_weights(vlm: VLM) -> None:
 
 
 def prune_uniformly(loop: Loop) -> None:
-    """The baseline: every prunable matrix at the same ratio, pruned exactly."""
+    """The baseline: every prunable matrix at the same ratio, pruned exactly; where the ratio is of
+    what a decoder spends, at the one level that takes it."""
     policy = Policy({SPARSITY: {"blocks.*": loop.settings.ratio}})
+    if loop.settings.budget != "weights":
+        policy = loop.space.decode(loop.space.budget.uniform(np.random.default_rng(0)))
     prune_policy(loop, policy, published=True)
 
 
@@ -204,7 +210,8 @@ def prune_policy(
     family = evaluator.families.get(SPARSITY)
     if family is None:
         return {}
-    levels = family.edits(policy.table(SPARSITY), evaluator.vlm.body)
+    route, edits = evaluator.vlm.route, family.edits(policy.table(SPARSITY), evaluator.vlm.body)
+    levels = {matrix: level for matrix, level in edits.items() if reached(matrix, route)}
     return prune_exactly(
         evaluator.store,
         evaluator.vlm,

@@ -1,14 +1,14 @@
 """The cheapest genes that take a given amount, where costs add up gene by gene.
 
-While the shape of the blocks is settled, amounts add up too: a knapsack, solved by dynamic
-programming. The shape is found first, with a price on what is left: at one price each block chooses
-by itself among its shapes, each with the levels that are then best, and the price is raised until
-enough is taken. Genes about all blocks at once are tried one after the other.
+A knapsack, solved by dynamic programming. Blocks come one after the other, each in every shape that
+it can have, its matrices at every level. Genes about all blocks at once are settled before, one
+after the other, by a bound: at one price for what is left each block chooses by itself, and the
+price is raised until enough is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import inf, sqrt
@@ -16,7 +16,7 @@ from math import inf, sqrt
 import numpy as np
 from numpy import ndarray
 
-from slimsearch.bill import Bill, Spent
+from slimsearch.bill import Bill, Spent, Tariff
 from slimsearch.policy import Gene
 
 BINS = 2000  # of what is taken up to the target, where genes are picked by their cost
@@ -28,131 +28,196 @@ SWEEPS = 2  # over the genes about all blocks
 Costs = Sequence[Sequence[float]]  # gene x choice
 
 
+@dataclass(frozen=True)
+class Group:
+    """Genes that are picked together, such as a block's: every shape, its matrices' levels in it.
+
+    Amounts and costs are by shape; those of levels by shape, gene and choice, a cost infinite
+    where a gene has no such choice.
+    """
+
+    own: Sequence[int]  # the genes of the shape
+    shapes: Sequence[tuple[int, ...]]  # their choices
+    amounts: ndarray  # [shapes]
+    costs: ndarray  # [shapes]
+    rows: Sequence[int]  # the genes of levels
+    level_amounts: ndarray  # [shapes, genes, choices]
+    level_costs: ndarray  # the same
+
+    def at(self, price: float) -> tuple[float, float]:
+        """What the best shape takes and costs where a unit is worth a price."""
+        picked = (self.level_costs - price * self.level_amounts).argmin(2)[..., None]
+        costs = self.costs + np.take_along_axis(self.level_costs, picked, 2).sum((1, 2))
+        amounts = self.amounts + np.take_along_axis(self.level_amounts, picked, 2).sum((1, 2))
+        best = int((costs - price * amounts).argmin())
+        return float(amounts[best]), float(costs[best])
+
+
 def solve(bill: Bill, genes: Sequence[Gene], costs: Costs, wanted: float) -> list[int]:
     """Genes of least cost whose amount is about `wanted`."""
     start = [0] * len(genes)
-    if isinstance(bill, Spent):
-        start = _shape(bill, genes, costs, wanted)
-    anyway, amounts = bill.offers(start)
-    return _fill(start, amounts, costs, wanted - anyway)
+    if not isinstance(bill, Spent):
+        anyway, amounts = bill.offers(start)
+        return _pack(start, [_alone(amounts, costs)], wanted - anyway)
+    groups, anyway = _groups(bill, genes, costs, start)
+    least = inf
+    for where in [w for w in bill.common if len(genes[w].choices) > 1] * SWEEPS:
+        for choice in range(len(genes[where].choices)):
+            trial = [*start]
+            trial[where] = choice
+            tried, before = _groups(bill, genes, costs, trial)
+            cost = sum(costs[w][trial[w]] for w in bill.common) + _bound(tried, wanted - before)
+            if cost < least:
+                start, least, groups, anyway = trial, cost, tried, before
+    return _pack(start, groups, wanted - anyway)
 
 
-def _fill(start: list[int], amounts: Sequence[ndarray], costs: Costs, wanted: float) -> list[int]:
-    """`least[b]` is the least cost of taking b bins with the genes seen so far; a gene without
-    amounts stays as it is."""
-    open_ = [row for row, some in enumerate(amounts) if len(some) > 1 or some.any()]
-    if not open_ or wanted <= 0:
-        return start
+def _pack(start: Sequence[int], groups: Sequence[Group], wanted: float) -> list[int]:
+    """`least[b]` is the least cost of taking b bins with the groups seen so far."""
+    if wanted <= 0:
+        return list(start)
     unit = wanted / BINS
-    bins = {row: np.maximum(np.rint(amounts[row] / unit).astype(int), 0) for row in open_}
-    most = BINS + max(int(some.max()) for some in bins.values())
-    least = np.full(most + 1, np.inf)
+    widest = max(
+        int(g.amounts.max() / unit + g.level_amounts.max(initial=0) / unit) for g in groups
+    )
+    least = np.full(BINS + widest + 2, np.inf)
     least[0] = 0.0
-    picked = np.zeros((len(open_), most + 1), dtype=np.int16)
-    for place, row in enumerate(open_):
-        tried = np.full((len(bins[row]), most + 1), np.inf)
-        for choice, (width, cost) in enumerate(zip(bins[row], costs[row], strict=True)):
-            if width <= most:
-                tried[choice, width:] = least[: most + 1 - width] + cost
-        picked[place] = tried.argmin(0)
-        least = tried.min(0)
-    away = np.maximum(np.abs(np.arange(most + 1) - BINS) - NEAR, 0)
-    away[~np.isfinite(least)] = most
+    packed = []
+    for group in groups:
+        shapes = [_levels(least, group, shape, unit) for shape in range(len(group.shapes))]
+        table = np.array([found for found, _ in shapes])
+        packed.append((table.argmin(0).astype(np.int16), [picked for _, picked in shapes]))
+        least = table.min(0)
+    away = np.maximum(np.abs(np.arange(len(least)) - BINS) - NEAR, 0)
+    away[~np.isfinite(least)] = len(least)
     at = int(np.lexsort((least, away))[0])  # nearest to the target, then cheapest
+    return _unpack(start, groups, packed, at, unit)
+
+
+def _levels(least: ndarray, group: Group, shape: int, unit: float) -> tuple[ndarray, list[ndarray]]:
+    """The least costs once a group is in, in one shape, and which level each gene has then."""
+    found = _shifted(least, round(float(group.amounts[shape]) / unit), float(group.costs[shape]))
+    picked = []
+    for amounts, costs in zip(group.level_amounts[shape], group.level_costs[shape], strict=True):
+        tried = np.array(
+            [_shifted(found, w, c) for w, c in zip(_bins(amounts, unit), costs, strict=True)]
+        )
+        picked.append(tried.argmin(0).astype(np.int16))
+        found = tried.min(0)
+    return found, picked
+
+
+def _unpack(
+    start: Sequence[int],
+    groups: Sequence[Group],
+    packed: Sequence[tuple[ndarray, list[list[ndarray]]]],
+    at: int,
+    unit: float,
+) -> list[int]:
+    """The choices that led to a bin, back from the last group to the first."""
     found = list(start)
-    for place in range(len(open_) - 1, -1, -1):
-        row = open_[place]
-        found[row] = int(picked[place, at])
-        at -= int(bins[row][found[row]])
+    for group, (shapes, levels) in zip(reversed(groups), reversed(packed), strict=True):
+        shape = int(shapes[at])
+        for where, index in zip(group.own, group.shapes[shape], strict=True):
+            found[where] = index
+        for place in range(len(group.rows) - 1, -1, -1):
+            choice = int(levels[shape][place][at])
+            found[group.rows[place]] = choice
+            at -= int(_bins(group.level_amounts[shape, place], unit)[choice])
+        at -= round(float(group.amounts[shape]) / unit)
     return found
 
 
-def _shape(bill: Spent, genes: Sequence[Gene], costs: Costs, wanted: float) -> list[int]:
-    """The genes of the cheapest shape found; those of levels at their first choice."""
-    best, least = [0] * len(genes), inf
-    best, least = _of_blocks(bill, genes, costs, wanted, best)
-    for where in bill.common * SWEEPS:
-        for choice in range(len(genes[where].choices)):
-            trial = [*best]
-            trial[where] = choice
-            found, cost = _of_blocks(bill, genes, costs, wanted, trial)
-            if cost < least - 1e-12 * abs(least):
-                best, least = found, cost
-    return best
-
-
-def _of_blocks(
-    bill: Spent, genes: Sequence[Gene], costs: Costs, wanted: float, start: Sequence[int]
-) -> tuple[list[int], float]:
-    """The blocks' own genes at the price that takes enough, and what all then costs; the genes
-    about all blocks are those of `start`. The cost is infinite where no price takes enough."""
-    blocks = [_options(bill, genes, costs, start, block) for block in range(len(bill.own))]
-    common = sum(costs[where][start[where]] for where in bill.common)
-    left = bill.total - bill.rest - wanted  # what may be spent
-    usual = (sum(float(np.max(some)) for some in costs) or 1.0) / bill.total
-    low, high = usual / RANGE, usual * RANGE
-    chosen, loss = None, inf
+def _bound(groups: Sequence[Group], wanted: float) -> float:
+    """What it costs to take enough at one price for all; infinite where none takes enough."""
+    usual = sum(float(g.level_costs[np.isfinite(g.level_costs)].sum()) for g in groups) or 1.0
+    low, high, found = usual / max(wanted, 1.0) / RANGE, usual / max(wanted, 1.0) * RANGE, inf
     for _ in range(HALVINGS):
         price = sqrt(low * high)
-        picked = [options.at(price) for options in blocks]
-        if sum(spent for _, _, spent in picked) <= left:
-            chosen, loss, high = picked, common + sum(cost for _, cost, _ in picked), price
+        picked = [group.at(price) for group in groups]
+        if sum(amount for amount, _ in picked) >= wanted:
+            found, high = sum(cost for _, cost in picked), price
         else:
             low = price
-    found = list(start)
-    for options, (choice, _, _) in zip(blocks, chosen or [], strict=bool(chosen)):
-        for where, index in zip(options.own, options.combos[choice], strict=True):
-            found[where] = index
-    return found, loss
+    return found
 
 
-@dataclass(frozen=True)
-class _Options:
-    """A block's shapes, with what each costs and spends, and so each level of its matrices."""
-
-    own: Sequence[int]  # genes
-    combos: Sequence[tuple[int, ...]]  # choices of them, a shape each
-    costs: ndarray  # [shapes]
-    fixed: ndarray  # [shapes], spent anyway
-    level_costs: ndarray  # [shapes, genes, choices]
-    spends: ndarray  # the same
-
-    def at(self, price: float) -> tuple[int, float, float]:
-        """The best shape at a price: which it is, what it costs, what it spends."""
-        paid = self.level_costs + price * self.spends
-        picked = paid.argmin(2)[..., None]
-        costs = self.costs + np.take_along_axis(self.level_costs, picked, 2).sum((1, 2))
-        spends = self.fixed + np.take_along_axis(self.spends, picked, 2).sum((1, 2))
-        best = int((costs + price * spends).argmin())
-        return best, float(costs[best]), float(spends[best])
+def _alone(amounts: Sequence[ndarray], costs: Costs) -> Group:
+    """All genes as one group of one shape."""
+    rows = range(len(amounts))
+    level_amounts, level_costs = _padded([dict(enumerate(amounts))], rows, costs)
+    return Group((), [()], np.zeros(1), np.zeros(1), rows, level_amounts, level_costs)
 
 
-def _options(
+def _groups(
+    bill: Spent, genes: Sequence[Gene], costs: Costs, start: Sequence[int]
+) -> tuple[list[Group], float]:
+    """The blocks, and what is taken whatever they choose; genes about all are as in `start`."""
+    found, anyway = [], bill.total - bill.rest
+    for block in range(len(bill.own)):
+        group, most = _of_block(bill, genes, costs, start, block)
+        found.append(group)
+        anyway -= most
+    return found, anyway
+
+
+def _of_block(
     bill: Spent, genes: Sequence[Gene], costs: Costs, start: Sequence[int], block: int
-) -> _Options:
-    own = bill.own[block]
-    combos = list(product(*(range(len(genes[where].choices)) for where in own)))
-    tariffs = []
-    for combo in combos:
+) -> tuple[Group, float]:
+    """A block's shapes, and the most that it can spend."""
+    own, tariffs, shape_costs = bill.own[block], [], []
+    shapes = list(product(*(range(len(genes[where].choices)) for where in own)))
+    for shape in shapes:
         trial = [*start]
-        for where, index in zip(own, combo, strict=True):
+        for where, index in zip(own, shape, strict=True):
             trial[where] = index
         tariffs.append(bill.tariff(block, trial))
+        shape_costs.append(sum(costs[w][i] for w, i in zip(own, shape, strict=True)))
+    keep = _undominated(tariffs, shape_costs)
+    shapes, tariffs = [shapes[i] for i in keep], [tariffs[i] for i in keep]
     rows = list(tariffs[0].columns)
-    longest = max((len(genes[where].choices) for where in rows), default=1)
-    level_costs = np.zeros((len(combos), len(rows), longest))
-    spends = np.zeros_like(level_costs)
+    spends = np.array([t.fixed + sum(c.max() for c in t.columns.values()) for t in tariffs])
+    amounts = [{w: c.max() - c for w, c in t.columns.items()} for t in tariffs]
+    level_amounts, level_costs = _padded(amounts, rows, costs)
     for number, tariff in enumerate(tariffs):
-        for place, (where, column) in enumerate(tariff.columns.items()):
-            level_costs[number, place, len(column) :] = inf
-            spends[number, place, : len(column)] = column
-            if column.any():  # what is not computed costs nothing, whatever its level
-                level_costs[number, place, : len(column)] = costs[where]
-    return _Options(
-        own,
-        combos,
-        np.array([sum(costs[w][i] for w, i in zip(own, c, strict=True)) for c in combos]),
-        np.array([tariff.fixed for tariff in tariffs]),
-        level_costs,
-        spends,
-    )
+        for place, where in enumerate(rows):
+            if not tariff.columns[where].any():  # not computed: whatever its level, no cost
+                level_costs[number, place] = np.where(np.isinf(level_costs[number, place]), inf, 0)
+    most = float(spends.max())
+    paid = np.array([shape_costs[i] for i in keep], dtype=float)
+    return Group(own, shapes, most - spends, paid, rows, level_amounts, level_costs), most
+
+
+def _undominated(tariffs: Sequence[Tariff], costs: Sequence[float]) -> list[int]:
+    """Of shapes that spend alike, the cheapest."""
+    best: dict[tuple, int] = {}
+    for number, tariff in enumerate(tariffs):
+        key = (tariff.fixed, *(float(column[0]) for column in tariff.columns.values()))
+        if key not in best or costs[number] < costs[best[key]]:
+            best[key] = number
+    return sorted(best.values())
+
+
+def _padded(
+    amounts: Sequence[Mapping[int, ndarray]], rows: Sequence[int], costs: Costs
+) -> tuple[ndarray, ndarray]:
+    """Amounts and costs of levels as [shapes, genes, choices]."""
+    longest = max((len(costs[where]) for where in rows), default=1)
+    shape = (len(amounts), len(rows), longest)
+    taken, paid = np.zeros(shape), np.full(shape, inf)
+    for number, some in enumerate(amounts):
+        for place, where in enumerate(rows):
+            taken[number, place, : len(some[where])] = some[where]
+            paid[number, place, : len(costs[where])] = costs[where]
+    return taken, paid
+
+
+def _shifted(least: ndarray, width: int, cost: float) -> ndarray:
+    found = np.full(len(least), np.inf)
+    if width < len(least) and cost < inf:
+        found[width:] = least[: len(least) - width] + cost
+    return found
+
+
+def _bins(amounts: ndarray, unit: float) -> ndarray:
+    return np.rint(amounts / unit).astype(int)

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from slimsearch.errors import SettingsError, did_you_mean
 
 DEMO = "demo"
+BUDGETS = ("weights", "flops", "latency")
 ENGINES = ("deepsparse", "deepsparse-int8", "native", "native-int8")  # that latency is foretold of
 # Where candidates are scored: changes no result.
 WHERE = (
@@ -92,6 +93,14 @@ class Settings:
     )
     deepsparse_python: str = _setting(
         "", "Python 3.8 to 3.11 that has deepsparse 1.8.0, where this one has not."
+    )
+    budget: str = _setting(
+        "weights",
+        "What the ratio is a share of: weights that may be pruned; or what a decoder spends on the "
+        "prompt or token of --latency-phase, its flops or its latency in --latency-engine.",
+    )
+    visual_tokens: int = _setting(
+        -1, "How many of --latency-tokens belong to pictures, for a budget; -1: one picture's.", -1
     )
     eta: float = _setting(0.5, "Weight of the norm term in the objective.", 0)
     solver: str = _setting(
@@ -285,6 +294,7 @@ def checked(settings: Settings) -> Settings:
             upwards = "or more" if most == MOST else f"to {most:g}"
             raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} {upwards}.")
     _one_of(settings.store_in, "store_in", ("auto", "gpu", "memory", "disk"))
+    _one_of(settings.budget, "budget", BUDGETS)
     _one_of(settings.latency_engine, "latency_engine", ENGINES)
     _one_of(settings.latency_phase, "latency_phase", ("prefill", "decode"))
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))

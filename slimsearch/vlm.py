@@ -20,7 +20,7 @@ from slimsearch import card, keys
 from slimsearch.batch import IGNORED, Batch, by_turn
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Architecture
-from slimsearch.detour import Detours
+from slimsearch.detour import Detours, halves
 from slimsearch.errors import ModelError
 from slimsearch.kinds import PICTURE, PROMPT
 from slimsearch.passage import Passage
@@ -102,6 +102,13 @@ class VLM:
         self.detours.follow(self.route)
         if self.sight is not None:
             self.sight.follow(self.route.merge)
+
+    def idle(self, matrix: str) -> bool:
+        """Whether no token ever goes through a matrix, as the blocks run now."""
+        _, index, role = matrix.split(".")
+        step, (attention, _) = self.route.steps[int(index)], halves(self.stages)
+        within = self._paths[role].split(".")[0] == attention
+        return step.lacks_attention() if within else step.lacks_ffn()
 
     def linear(self, matrix: str) -> nn.Linear:
         """The layer behind one of our names, such as 'blocks.3.gate'."""

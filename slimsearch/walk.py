@@ -192,7 +192,17 @@ def _measure(
     finally:
         for hook in hooks:
             hook.remove()
+    _take_any({name: some for name, some in hessians.items() if vlm.idle(name)}, flows)
     return hessians, outputs
+
+
+def _take_any(idle: Mapping[str, Hessian], flows: Sequence[_Flow]) -> None:
+    """Has matrices that no token goes through pruned by their weights alone: it does not matter."""
+    for hessian in idle.values():
+        inputs = torch.eye(len(hessian.matrix), device=hessian.matrix.device)
+        hessian.add(inputs)
+        for part in {part for flow in flows for part in flow.parts}:
+            hessian.add_part(part, inputs)
 
 
 @torch.no_grad()

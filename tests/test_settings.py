@@ -19,6 +19,7 @@ VALUES = {
 }
 CHOICES = {
     "latency_engine": st.sampled_from(ENGINES),
+    "budget": st.sampled_from(["weights", "flops", "latency"]),
     "latency_phase": st.sampled_from(["prefill", "decode"]),
     "projector_lessons": st.sampled_from(["dense", "answers"]),
     "polish": st.sampled_from(["auto", "none", "projector", "all"]),
@@ -94,7 +95,7 @@ def test_files_that_cannot_be_read(tmp_path):
      ("eta", float("nan")), ("eta", float("inf")), ("damping", -1.0), ("neighbours", -1),
      ("projector_steps", -1), ("projector_rate", 2.0), ("projector_rate", float("nan")),
      ("batch_tokens", 0), ("seed", -1), ("tokens", "all"), ("projector_lessons", "none"),
-     ("polish", "much"), ("dtype", "float64")],
+     ("polish", "much"), ("dtype", "float64"), ("budget", "money")],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused(key, value):
     with pytest.raises(SettingsError, match=key):

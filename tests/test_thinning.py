@@ -10,10 +10,20 @@ import tiny_families
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from slimsearch import artefact, checkpoint, exporting, loading, plugins, pruning
+from slimsearch import (
+    api,
+    artefact,
+    checkpoint,
+    exporting,
+    loading,
+    plugins,
+    policy,
+    pruning,
+    tuning,
+)  # fmt: skip
 from slimsearch.errors import PolicyError
 from slimsearch.kinds import TEXT
-from slimsearch.route import EVERY, PICTURES, Route, Step, plain
+from slimsearch.route import EVERY, PICTURES, Route, Step, plain, together
 from slimsearch.watch import Watch
 
 BLOCKS = 4
@@ -118,6 +128,18 @@ def test_prune_takes_every_family_at_once(small, tmp_path):
         pruning.prune(replace(chosen, stream=True), tmp_path / "third", Watch())
 
 
+@pytest.mark.parametrize("solver", ["sparsegpt", "wanda", "alpha_subnet"])
+def test_what_no_token_goes_through_is_pruned_too(small, tmp_path, solver):
+    """By its weights alone, so that a ratio is met whatever is skipped beside it."""
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[layer_sparsity]\n"blocks.*" = 0.5\n[skip_ffn]\n"blocks.0" = 1\n'
+        '[skip_attention]\n"blocks.1" = 1\n'
+    )
+    done = pruning.prune(replace(small, policy=str(file), solver=solver), tmp_path / "out", Watch())
+    assert done.table[-1].sparsity == pytest.approx(0.5, abs=0.01)
+
+
 def test_the_torch_runtime_follows_the_route(small, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('[skip_block]\n"blocks.1" = 1\n[layer_cut]\nlast = 2\n')
@@ -138,3 +160,41 @@ def test_a_space_is_exported_by_nobody(small, tmp_path):
         exporting.export(
             small.model, ["hf"], tmp_path / "out", pruned_by=replace(small, policy=str(file))
         )
+
+
+def test_tuning_goes_along_the_route_and_keeps_it(small, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[attention_cut]\n"blocks.*" = 1\n[skip_ffn]\nstart = 1\ntokens = "T"\n')
+    pruning.prune(replace(small, policy=str(file)), tmp_path / "out", Watch())
+    changes = {
+        "pairs": small.pairs, "pair_count": 14, "final_steps": 3, "projector_rate": 1e-3,
+        "projector_lessons": "answers", "device": "cpu", "dtype": "float32",
+    }  # fmt: skip
+    done = tuning.tune(str(tmp_path / "out"), changes, tmp_path / "tuned", "", Watch())
+    before, after = opened(tmp_path / "out"), opened(tmp_path / "tuned")
+    assert after.route == before.route
+    assert after.route
+    if done.step.kept:
+        assert not torch.equal(*(
+            next(iter(vlm.weights(vlm.projector_parameters).values())) for vlm in (before, after)
+        ))  # fmt: skip
+
+
+def test_one_search_holds_genes_of_several_families(small, tmp_path):
+    """Sparsity, skips and cuts together: the champion's folder runs as its policy says."""
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[layer_sparsity]\n"blocks.*" = "-0.2..+0.2 by 0.1"\n'
+        '[skip_ffn]\n"blocks.*" = "0,1"\ntokens = "T"\n'
+        '[attention_cut]\n"blocks.*" = "0,1"\n[layer_cut]\nlast = "0..2"\n'
+    )
+    found = api.search(replace(small, policy=str(file), out=str(tmp_path / "run")))
+    assert set(found.policy.tables) == {"layer_sparsity", "skip_ffn", "attention_cut", "layer_cut"}
+    assert found.policy.tables["skip_ffn"]["tokens"] == "T"
+    best = policy.read(tmp_path / "run" / "best.toml")
+    assert best.tables == found.policy.tables
+    vlm = opened(tmp_path / "run" / "model")
+    families = {name: plugins.find("families", name)() for name in best.tables}
+    edits = [family.edits(best.tables[name], vlm.body) for name, family in families.items()]
+    assert vlm.route == together(edits, vlm.body.blocks)
+    assert abs(found.sparsity - 0.5) < 0.02

@@ -2,5 +2,6 @@
 
 shape     a model's sizes, from its configuration alone
 count     operations by part, of a dense engine and of one that passes over zeros
+meter     the operations of one part, for a bill
 paper     the third paper's Table 2 in its own accounting, and what is really computed
 """

@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slimsearch.flops.shape import Shape
-from slimsearch.work import Work
+from slimsearch.traffic import ATTENTION, Traffic
 
 VISION, PROJECTOR = "vision tower", "projector"
 PROJECTIONS, SCORES, FFN = "attention projections", "attention scores", "FFN"
 HEAD = "head"
 PARTS = (VISION, PROJECTOR, PROJECTIONS, SCORES, FFN, HEAD)
-ATTENTION = ("q", "k", "v", "qkv", "o")
 
 
 @dataclass(frozen=True)
@@ -32,24 +31,31 @@ class Flops:
         return Flops(self.dense + other.dense, self.left + other.left)
 
 
-def tokens_of(matrix: str, work: Work) -> int:
+def tokens_of(matrix: str, traffic: Traffic) -> int:
     """How many tokens a block's matrix meets, by our name of it, such as 'blocks.3.gate'."""
-    return work.tokens if matrix.rpartition(".")[2] in ATTENTION else work.fed
+    return traffic.tokens if matrix.rpartition(".")[2] in ATTENTION else traffic.fed
 
 
-def decoder(shape: Shape, works: Sequence[Work], levels: Mapping[str, float]) -> dict[str, Flops]:
+def decoder(
+    shape: Shape, traffics: Sequence[Traffic], levels: Mapping[str, float]
+) -> dict[str, Flops]:
     """By part, of one pass through the decoder; `levels` are shares of zeros by matrix."""
     found = {part: Flops(0, 0) for part in (PROJECTIONS, SCORES, FFN, HEAD)}
     for matrix in shape.matrices:
-        work = works[int(matrix.name.split(".")[1])]
-        flops = 2.0 * matrix.size * tokens_of(matrix.name, work)
+        traffic = traffics[int(matrix.name.split(".")[1])]
+        flops = 2.0 * matrix.size * tokens_of(matrix.name, traffic)
         part = PROJECTIONS if matrix.name.rpartition(".")[2] in ATTENTION else FFN
         found[part] += Flops(flops, flops * (1 - levels.get(matrix.name, 0.0)))
-    scores = sum(4.0 * work.pairs * shape.heads * shape.head_width for work in works)
-    found[SCORES] = Flops(scores, scores)
-    head = 2.0 * (shape.head + shape.beside * max(max(w.tokens, w.fed) for w in works))
+    asked = sum(scores(shape, traffic) for traffic in traffics)
+    found[SCORES] = Flops(asked, asked)
+    head = 2.0 * (shape.head + shape.beside * max(max(w.tokens, w.fed) for w in traffics))
     found[HEAD] = Flops(head, head)
     return found
+
+
+def scores(shape: Shape, traffic: Traffic) -> float:
+    """Of one block: what queries are to keys, and the values so weighed."""
+    return 4.0 * traffic.pairs * shape.heads * shape.head_width
 
 
 def pictures(shape: Shape, visual: int) -> dict[str, Flops]:
@@ -63,10 +69,10 @@ def pictures(shape: Shape, visual: int) -> dict[str, Flops]:
     return {VISION: Flops(vision, vision), PROJECTOR: Flops(projector, projector)}
 
 
-def cache_bytes(shape: Shape, works: Sequence[Work]) -> int:
+def cache_bytes(shape: Shape, traffics: Sequence[Traffic]) -> int:
     """Of all keys and values that the blocks keep behind a prompt."""
     each = 2 * shape.key_heads * shape.head_width * shape.itemsize
-    return each * sum(work.cached for work in works)
+    return each * sum(traffic.cached for traffic in traffics)
 
 
 def total(parts: Mapping[str, Flops]) -> Flops:

@@ -14,7 +14,7 @@ from slimsearch.flops import count
 from slimsearch.flops.shape import Shape
 from slimsearch.policy import Matrix
 from slimsearch.route import PICTURES, Route, Step
-from slimsearch.work import prompt
+from slimsearch.traffic import prompt
 
 WIDTH, FFN, LAYERS, HEADS, VOCABULARY = 5120, 13824, 40, 40, 32000  # Vicuna-13B
 TEXT = 40
@@ -92,8 +92,8 @@ def _products(tokens: int) -> float:
 
 
 def _computed(model: str, visual: int) -> float:
-    works = prompt(_route(model), VICUNA.spans, visual, TEXT)
-    return count.total(count.decoder(VICUNA, works, {})).dense
+    traffics = prompt(_route(model), VICUNA.spans, visual, TEXT)
+    return count.total(count.decoder(VICUNA, traffics, {})).dense
 
 
 def _route(model: str) -> Route:

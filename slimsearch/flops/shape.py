@@ -11,7 +11,7 @@ from torch import nn
 from slimsearch import loading
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.policy import Matrix
-from slimsearch.work import Spans
+from slimsearch.traffic import Spans
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from slimsearch.graphs.anatomy import Decoder, Matrix
 from slimsearch.latency import deepsparse, native, table
 from slimsearch.latency.table import Part, Point, Table
 from slimsearch.latency.work import HEAD, ROLES, Work, matrices_in, matrices_of, quick, shape_of
+from slimsearch.native import form
 from slimsearch.vlm import VLM
 
 CLOCKS = {"deepsparse": deepsparse, "native": native}
@@ -38,6 +39,13 @@ class Clock(Protocol):
     def time(self, name: str) -> list[float]:
         """Seconds of each of several passes."""
         ...
+
+
+def work_of(vlm: VLM, engine: str, phase: str, tokens: int) -> Work:
+    """What is timed for an engine such as 'native-int8'; without a dtype it holds its own."""
+    name, _, dtype = engine.partition("-")
+    own = "float32" if name == "deepsparse" else form.held_as(str(vlm.disk_dtype)[6:])
+    return Work(phase, tokens, name, dtype or own)
 
 
 def table_of(vlm: VLM, work: Work, interpreter: str = "") -> Table:
@@ -109,7 +117,7 @@ def _point(
     head = matrices.pop(HEAD)
     inside_blocks = sum(matrices[shape_of(matrix.weight)] for matrix in matrices_in(few))
     rest = (total - inside_blocks - head) * blocks / len(few.blocks)
-    return Point(sparsity, matrices, rest + head)
+    return Point(sparsity, matrices, rest + head, head)
 
 
 def _key(parts: Decoder, work: Work) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Point:
     sparsity: float
     matrices: Mapping[str, float]  # one matrix of each shape
     rest: float
+    head: float = 0.0  # of the rest
 
 
 @dataclass(frozen=True)

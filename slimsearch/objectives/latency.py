@@ -1,6 +1,7 @@
 """Milliseconds that the model as it stands takes in an engine, foretold from measured matrices.
 
-Each matrix adds the time of its shape at its sparsity. The times are measured once for a machine
+Each matrix adds the time of its shape at its sparsity; where tokens pass by it, that share of it.
+The times are measured once for a machine
 and a decoder's shape, and a run keeps those that it began with.
 """
 
@@ -10,10 +11,11 @@ from typing import Any
 
 from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
+from slimsearch.flops import shape
+from slimsearch.flops.measured_pass import measured_pass
 from slimsearch.latency import stopwatch, table
+from slimsearch.latency.meter import LatencyMeter
 from slimsearch.latency.table import Table
-from slimsearch.latency.work import Work
-from slimsearch.native import form
 from slimsearch.vlm import VLM
 
 
@@ -24,11 +26,19 @@ class Latency(Term):
     latency_engine: str = "deepsparse"
     latency_phase: str = "prefill"
     latency_tokens: int = 256
+    visual_tokens: int = -1
     deepsparse_python: str = ""
     _table: Table | None = field(default=None, init=False)
 
     def measure(self, vlm: VLM, calibrated: Calibrated) -> float:
-        return self._times(vlm).predict(stopwatch.parts_of(vlm))
+        parts = stopwatch.parts_of(vlm)
+        if not vlm.route:
+            return self._times(vlm).predict(parts)
+        one = measured_pass(
+            shape.read(vlm.checkpoint), self.latency_phase, self.latency_tokens, self.visual_tokens
+        )
+        meter = LatencyMeter(self._times(vlm), one.read, len(vlm.blocks))
+        return meter.whole(vlm.matrices, [p.sparsity for p in parts], one.traffic(vlm.route))
 
     def noted(self, vlm: VLM) -> dict[str, Any]:
         return self._times(vlm).as_dict()
@@ -38,8 +48,7 @@ class Latency(Term):
 
     def _times(self, vlm: VLM) -> Table:
         if self._table is None:
-            engine, _, int8 = self.latency_engine.partition("-")
-            own = "float32" if engine == "deepsparse" else form.held_as(str(vlm.disk_dtype)[6:])
-            work = Work(self.latency_phase, self.latency_tokens, engine, int8 or own)
+            engine, phase, tokens = self.latency_engine, self.latency_phase, self.latency_tokens
+            work = stopwatch.work_of(vlm, engine, phase, tokens)
             self._table = stopwatch.table_of(vlm, work, self.deepsparse_python)
         return self._table

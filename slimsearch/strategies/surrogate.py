@@ -70,7 +70,7 @@ class Surrogate(Strategy):
         sound = [score for score in self._scores.values() if score.ok]
         if not sound:
             return np.ones(len(self._costs)), np.eye(len(self._costs)) * DOUBT
-        spent = np.array([[c[i] for c, i in zip(self._costs, s.genes, strict=True)] for s in sound])
+        spent = np.array([self._spent(score.genes) for score in sound])
         totals = np.array([score.total for score in sound])
         for version in {score.projector for score in sound}:  # leaves its constant out
             group = [place for place, score in enumerate(sound) if score.projector == version]
@@ -87,6 +87,14 @@ class Surrogate(Strategy):
         mean = np.linalg.solve(precision, pull)
         spread = np.linalg.inv(np.linalg.cholesky(precision)).T
         return mean / common, spread / common
+
+    def _spent(self, genes: Genes) -> list[float]:
+        """The predicted cost of each gene's choice; nothing where it decides of nothing."""
+        idle = self._budget.bill.idle(genes)
+        return [
+            0.0 if where in idle else float(costs[index])
+            for where, (costs, index) in enumerate(zip(self._costs, genes, strict=True))
+        ]
 
     def _cheapest(
         self, mean: np.ndarray, spread: np.ndarray, known: Sequence[Genes] = ()
@@ -119,7 +127,17 @@ class Surrogate(Strategy):
 
 def _plain_costs(budget: Budget) -> list[np.ndarray]:
     """Where nothing is predicted: a cost that grows with the square of what goes."""
-    return [gene.size * np.square(gene.choices) for gene in budget.genes]
+    none = [0] * len(budget.genes)
+
+    def taken(where: int, to: int) -> float:
+        return max(budget.bill.change(none, where, to), 0.0)
+
+    return [
+        gene.size * np.square(gene.choices)
+        if gene.size
+        else np.array([taken(where, to) for to in range(len(gene.choices))])
+        for where, gene in enumerate(budget.genes)
+    ]
 
 
 def _slope(spent: np.ndarray, totals: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from slimsearch import checkpoint
 from slimsearch.flops import count, shape
 from slimsearch.flops.count import FFN, HEAD, PROJECTIONS, PROJECTOR, SCORES, VISION
 from slimsearch.route import plain
-from slimsearch.work import Work, prompt, token
+from slimsearch.traffic import Traffic, prompt, token
 
 TEXT = 11
 KINDS = {
@@ -112,7 +112,7 @@ def test_a_configuration_is_enough(tmp_path):
 @pytest.mark.parametrize("window", [0, 2, 100])
 def test_what_a_cut_leaves_is_what_a_mask_would_show(window):
     """Pairs counted one by one: text asks for everything, a picture's tokens for those near."""
-    work = Work(visual=7, text=3, fed=10, window=window)
+    work = Traffic(visual=7, text=3, fed=10, window=window)
     text = work.text * work.tokens
     near = sum(min(work.visual, window + 1) for _ in range(work.visual)) if window else 0
     assert work.pairs == text + near

@@ -4,7 +4,7 @@ import pytest
 
 from slimsearch.flops import count, paper
 from slimsearch.route import plain
-from slimsearch.work import prompt
+from slimsearch.traffic import prompt
 
 
 def test_every_cell_is_within_a_quarter_of_a_percent():

@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from slimsearch import checkpoint, conversation, loading, work
+from slimsearch import checkpoint, conversation, loading, traffic
 from slimsearch.batch import Batch
 from slimsearch.calibration import Pair, Turn
 from slimsearch.flops import count, shape
@@ -57,7 +57,7 @@ def test_a_route_costs_what_the_counter_says(seeing, name):
             vlm.hidden(given)
     finally:
         vlm.reroute("test", plain(len(vlm.blocks)))
-    read = work.prompt(route, sizes.spans, visual, batch.ids.shape[1] - visual)
+    read = traffic.prompt(route, sizes.spans, visual, batch.ids.shape[1] - visual)
     parts = count.decoder(sizes, read, {})
     matrices = parts[PROJECTIONS].dense + parts[FFN].dense
     operations = counter.get_flop_counts()["Global"].items()

@@ -1,7 +1,7 @@
 """What a decoder block does with the tokens that it is given, on a route: how many meet what.
 
 A prompt's tokens are all read at once; a generated one is read by itself, its keys beside those
-that the block has kept. Everything that a model spends follows from one Work for each block.
+that the block has kept. Everything that a model spends follows from one Traffic for each block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from slimsearch.route import Route, Step
 
 
 @dataclass(frozen=True)
-class Work:
+class Traffic:
     """`visual` and `text` tokens go through the block's attention, `fed` through its FFN; `past`
     keys lie in its cache."""
 
@@ -27,7 +27,7 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Whose queries, keys and values are computed, also of visual ones that see none else."""
+        """Whose queries, keys and values are computed, also where they see nothing else."""
         return self.visual + self.text
 
     @property
@@ -46,25 +46,33 @@ class Work:
         return kept if self.span is None else min(kept, self.span - 1)
 
 
+ATTENTION = ("q", "k", "v", "qkv", "o")  # roles of matrices; the others are the FFN's
 Spans = Sequence[int | None]  # of each block
 
 
-def prompt(route: Route, spans: Spans, visual: int, text: int) -> list[Work]:
-    """The work of each block that reads a prompt."""
+def prompt(route: Route, spans: Spans, visual: int, text: int) -> list[Traffic]:
+    """The traffic of each block that reads a prompt."""
     tokens = {PICTURE: visual, PROMPT: text}
-    return [_work(step, tokens, 0, span) for step, span in zip(route.steps, spans, strict=True)]
+    return [_traffic(step, tokens, 0, span) for step, span in zip(route.steps, spans, strict=True)]
 
 
-def token(route: Route, read: Sequence[Work]) -> list[Work]:
-    """The work of each block that reads the first generated token behind a prompt."""
+def token(route: Route, read: Sequence[Traffic]) -> list[Traffic]:
+    """The traffic of each block that reads the first generated token behind a prompt."""
     return [
-        _work(step, {TEXT: 1}, before.cached, before.span)
+        _traffic(step, {TEXT: 1}, before.cached, before.span)
         for step, before in zip(route.steps, read, strict=True)
     ]
 
 
-def _work(step: Step, tokens: Mapping[int, int], past: int, span: int | None) -> Work:
+def reached(matrix: str, route: Route) -> bool:
+    """Whether any token meets a matrix: there is nothing to prune one by that none does."""
+    _, index, role = matrix.split(".")
+    step = route.steps[int(index)]
+    return not (step.lacks_attention() if role in ATTENTION else step.lacks_ffn())
+
+
+def _traffic(step: Step, tokens: Mapping[int, int], past: int, span: int | None) -> Traffic:
     asked = {k: n for k, n in tokens.items() if k not in step.skip_block | step.skip_attention}
     fed = {k: n for k, n in tokens.items() if k not in step.skip_block | step.skip_ffn}
     visual = asked.pop(PICTURE, 0)
-    return Work(visual, sum(asked.values()), sum(fed.values()), past, step.window, span)
+    return Traffic(visual, sum(asked.values()), sum(fed.values()), past, step.window, span)

@@ -1,0 +1,57 @@
+"""Milliseconds of a decoder's parts, for a bill and for the term, from a table of whole passes.
+
+A matrix that fewer tokens meet takes that share of its time; so does the rest of a block
+(attention, norms) by the tokens that pass it. The head and what a pass costs by itself stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import ndarray
+
+from slimsearch.flops import count
+from slimsearch.latency.table import Table
+from slimsearch.policy import Matrix
+from slimsearch.traffic import Traffic
+
+
+@dataclass(frozen=True)
+class LatencyMeter:
+    """`tokens` are in the pass that was timed, through so many `blocks`."""
+
+    table: Table
+    tokens: int
+    blocks: int
+
+    @property
+    def what(self) -> str:
+        return "decoder's milliseconds"
+
+    def matrix(self, matrix: Matrix, traffic: Traffic, levels: ndarray) -> ndarray:
+        shape = f"{matrix.rows} x {matrix.columns}"
+        known = [point.sparsity for point in self.table.points]
+        times = [point.matrices[shape] for point in self.table.points]
+        share = count.tokens_of(matrix.name, traffic) / self.tokens
+        return np.interp(levels, known, times) * share
+
+    def block(self, traffic: Traffic) -> float:
+        dense = self.table.points[0]
+        share = (traffic.tokens + traffic.fed) / (2 * self.tokens)
+        return (dense.rest - dense.head) / self.blocks * share
+
+    def whole(
+        self, matrices: Sequence[Matrix], levels: Sequence[float], traffics: Sequence[Traffic]
+    ) -> float:
+        """Of a pass through matrices at these levels."""
+        found = self.rest + sum(self.block(traffic) for traffic in traffics)
+        for matrix, level in zip(matrices, levels, strict=True):
+            traffic = traffics[int(matrix.name.split(".")[1])]
+            found += float(self.matrix(matrix, traffic, np.array([level]))[0])
+        return found
+
+    @property
+    def rest(self) -> float:
+        return self.table.points[0].head
