@@ -18,6 +18,7 @@ from slimsearch.cli import (
     flops,
     generate,
     list_,
+    narrow,
     paper,
     plan,
     prune,
@@ -47,6 +48,7 @@ app.command("plan")(plan.command)
 app.command("status")(status.command)
 app.command("show")(show.command)
 app.command("prune")(prune.command)
+app.command("narrow")(narrow.command)
 app.command("tune")(tune.command)
 app.command("compare")(compare.command)
 app.command("sweep")(sweep.command)
