@@ -16,7 +16,7 @@ from slimsearch.calibration.pairs import gather_pairs
 from slimsearch.calibration.recipe import FilePairs
 
 LENGTH, TOKENS = 256, 4096
-SPARSITY = '[layer_sparsity]\n"blocks.*.*" = "-0.50..+0.35 by 0.05"\n'
+SPARSITY = '[layer_sparsity]\n"blocks.*.*" = "-0.50..+0.45 by 0.05"\n'
 SKIPS = "".join(
     f'[{family}]\n"blocks.*" = "0,1"\n' for family in ("skip_block", "skip_attention", "skip_ffn")
 )

@@ -15,7 +15,8 @@ from slimsearch.settings import Settings
 
 COMMANDS = ("bench", "run", "resume", "plan", "status", "show", "prune", "export", "generate",
             "list", "compare", "doctor", "sweep", "tune", "report",
-            "paper", "eval")  # fmt: skip
+            "paper", "eval", "flops", "narrow",
+)  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -187,8 +188,11 @@ def test_show_prints_policies_and_spaces(slimsearch, tmp_path):
 
 def test_show_prints_how_blocks_run(slimsearch):
     said = slimsearch("show", "joint").out
-    for line in ("[skip_ffn]", "tokens", "T", "[layer_cut]", "last", "0..4 by 1"):
+    for line in ("[skip_ffn]", "[layer_cut]", "last", "0..4 by 1"):
         assert line in said
+    said = slimsearch("show", "skip_answers").out
+    assert "tokens" in said
+    assert "T" in said
     assert json.loads(slimsearch("show", "attention_cut", "--json").out)["attention_cut"] == {
         "blocks.*": 1, "window": 0
     }  # fmt: skip
