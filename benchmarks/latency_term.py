@@ -3,12 +3,13 @@
     python benchmarks/latency_term.py MODEL [--engines deepsparse,native] [--phases prefill,decode]
         [--tokens 256] [--policies 5]
 
-Each policy gives every matrix a level of its own between 0.3 and 0.8. All of them take turns in the
-engine; what is compared is the mean of the fast quarter of each one's passes.
+Each policy gives every matrix a level of its own between 0.3 and 0.8. They and the sparsities of the
+table take turns in the engine; the mean of the fast quarter of each one's passes counts.
 """
 
 import argparse
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from slimsearch import checkpoint, display, loading
 from slimsearch.graphs import anatomy
 from slimsearch.graphs.anatomy import Decoder
 from slimsearch.latency import stopwatch
-from slimsearch.latency.table import Part
-from slimsearch.latency.work import ROLES, Work, matrices_in, quick, shape_of
+from slimsearch.latency.table import Part, Table
+from slimsearch.latency.work import ROLES, Work, matrices_in, shape_of
 from slimsearch.native import form
 
 LEVELS = (0.3, 0.8)
@@ -33,21 +34,34 @@ def main() -> None:
     parser.add_argument("--policies", type=int, default=5)
     options = parser.parse_args()
     vlm = loading.load(checkpoint.find(options.model), "cpu", "float32")
-    policies = drawn(anatomy.read(vlm), options.policies)
+    parts = anatomy.read(vlm)
+    policies = drawn(stopwatch.few_blocks(parts), options.policies)
     for name in options.engines.split(","):
         engine, _, int8 = name.partition("-")
         own = "float32" if engine == "deepsparse" else form.held_as(str(vlm.disk_dtype)[6:])
         for phase in options.phases.split(","):
             work = Work(phase, options.tokens, engine, int8 or own)
-            table = stopwatch.table_of(vlm, work)
-            foretold = [table.predict(parts_in(policy)) for policy in policies]
-            taken = timed(work, policies)
+            foretold, taken = compared(parts, policies, work)
             errors = [abs(f / t - 1) for f, t in zip(foretold, taken, strict=True)]
             pairs = ", ".join(f"{f:.3f}/{t:.3f}" for f, t in zip(foretold, taken, strict=True))
             display.say(
                 f"{name}, {phase} of {options.tokens}: off by {np.mean(errors):.1%} on average, "
                 f"{max(errors):.1%} at most; foretold/timed ms {pairs}"
             )
+
+
+def compared(
+    parts: Decoder, policies: list[Decoder], work: Work
+) -> tuple[list[float], list[float]]:
+    """Milliseconds of a pass through each policy, foretold and timed."""
+    few = stopwatch.few_blocks(parts)
+    grid = {str(s): partial(stopwatch.thinned, few, s) for s in stopwatch.GRID}
+    drawn = {f"policy {n}": partial(replace, policy) for n, policy in enumerate(policies)}
+    timings = stopwatch.timed(grid | drawn, work)
+    table = Table({}, stopwatch.points(few, timings))
+    return [table.predict(parts_in(policy)) for policy in policies], [
+        timings[name].total for name in drawn
+    ]
 
 
 def drawn(dense: Decoder, count: int) -> list[Decoder]:
@@ -73,18 +87,6 @@ def drawn(dense: Decoder, count: int) -> list[Decoder]:
 def parts_in(policy: Decoder) -> list[Part]:
     weights = [matrix.weight for matrix in matrices_in(policy)]
     return [Part(shape_of(w), w.numel(), 1 - int(w.count_nonzero()) / w.numel()) for w in weights]
-
-
-def timed(work: Work, policies: list[Decoder]) -> list[float]:
-    """Milliseconds of a pass through each."""
-    seconds: list[list[float]] = [[] for _ in policies]
-    with stopwatch.CLOCKS[work.engine].clock(work) as clock:
-        for index, policy in enumerate(policies):
-            clock.take(str(index), policy)
-        for _ in range(stopwatch.ROUNDS):
-            for index, found in enumerate(seconds):
-                found += clock.time(str(index))
-    return [quick(found) * 1e3 for found in seconds]
 
 
 if __name__ == "__main__":

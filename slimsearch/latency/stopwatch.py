@@ -8,8 +8,9 @@ counts, so that what else the machine does hardly enters.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +40,12 @@ class Clock(Protocol):
     def time(self, name: str) -> list[float]:
         """Seconds of each of several passes."""
         ...
+
+
+@dataclass(frozen=True)
+class Timing:
+    total: float  # milliseconds of a pass
+    shares: Mapping[str, float]  # of it, as Clock.take gives them
 
 
 def work_of(vlm: VLM, engine: str, phase: str, tokens: int) -> Work:
@@ -74,17 +81,35 @@ def parts_of(vlm: VLM) -> list[Part]:
 
 def measure(parts: Decoder, work: Work, interpreter: str = "") -> tuple[Point, ...]:
     """One point for each sparsity of GRID."""
-    few = _few(parts)
-    shares: dict[float, Mapping[str, float]] = {}
-    seconds: dict[float, list[float]] = {sparsity: [] for sparsity in GRID}
+    few = few_blocks(parts)
+    made = {str(sparsity): partial(thinned, few, sparsity) for sparsity in GRID}
+    return points(parts, timed(made, work, interpreter))
+
+
+def timed(
+    made: Mapping[str, Callable[[], Decoder]], work: Work, interpreter: str = ""
+) -> dict[str, Timing]:
+    """Several decoders in one engine, each made when it is taken, taking turns."""
+    shares: dict[str, Mapping[str, float]] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in made}
     with CLOCKS[work.engine].clock(work, interpreter) as clock:
-        for sparsity in GRID:
-            shares[sparsity] = clock.take(str(sparsity), thinned(few, sparsity))
+        for name, make in made.items():
+            shares[name] = clock.take(name, make())
         for _ in range(ROUNDS):
-            for sparsity, found in seconds.items():
-                found += clock.time(str(sparsity))
-    blocks = len(parts.blocks)
-    return tuple(_point(s, quick(seconds[s]) * 1e3, shares[s], few, blocks) for s in GRID)
+            for name, found in seconds.items():
+                found += clock.time(name)
+    return {name: Timing(quick(seconds[name]) * 1e3, shares[name]) for name in made}
+
+
+def points(parts: Decoder, timings: Mapping[str, Timing]) -> tuple[Point, ...]:
+    """The points of a table, out of what was timed of each sparsity of GRID."""
+    return tuple(_point(sparsity, timings[str(sparsity)], parts) for sparsity in GRID)
+
+
+def few_blocks(parts: Decoder) -> Decoder:
+    """The first blocks of a large decoder, at least two; all of a small one."""
+    size = sum(matrix.weight.numel() for matrix in matrices_of(parts.blocks[0]))
+    return replace(parts, blocks=parts.blocks[: max(2, LARGEST // size)])
 
 
 def thinned(parts: Decoder, sparsity: float) -> Decoder:
@@ -103,20 +128,13 @@ def thinned(parts: Decoder, sparsity: float) -> Decoder:
     return replace(parts, blocks=blocks)
 
 
-def _few(parts: Decoder) -> Decoder:
-    """The first blocks of a large decoder, at least two; all of a small one."""
-    size = sum(matrix.weight.numel() for matrix in matrices_of(parts.blocks[0]))
-    return replace(parts, blocks=parts.blocks[: max(2, LARGEST // size)])
-
-
-def _point(
-    sparsity: float, total: float, shares: Mapping[str, float], few: Decoder, blocks: int
-) -> Point:
+def _point(sparsity: float, timing: Timing, parts: Decoder) -> Point:
     """Scales what was timed up to all blocks: the head stays, all else grows."""
-    matrices = {shape: share * total for shape, share in shares.items()}
+    few = few_blocks(parts)
+    matrices = {shape: share * timing.total for shape, share in timing.shares.items()}
     head = matrices.pop(HEAD)
     inside_blocks = sum(matrices[shape_of(matrix.weight)] for matrix in matrices_in(few))
-    rest = (total - inside_blocks - head) * blocks / len(few.blocks)
+    rest = (timing.total - inside_blocks - head) * len(parts.blocks) / len(few.blocks)
     return Point(sparsity, matrices, rest + head, head)
 
 
