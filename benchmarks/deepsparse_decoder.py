@@ -160,18 +160,18 @@ def show(title: str, engines: list[Engine]) -> None:
     for engine in engines:
         del engine.seconds[:PASSES]  # the first round warms up
     middle = {(e.name, e.sparsity): median(e.seconds) for e in engines}
-    quick = {(e.name, e.sparsity): quick(e.seconds) for e in engines}
+    fast = {(e.name, e.sparsity): quick(e.seconds) for e in engines}
     best = min((t, name) for (name, s), t in middle.items() if not s)
-    best_quick = min(t for (_, s), t in quick.items() if not s)
+    best_quick = min(t for (_, s), t in fast.items() if not s)
 
     def ratio(of: dict, name: str, sparsity: float) -> str:
         return f"{of[name, 0.0] / of[name, sparsity]:.2f}" if (name, 0.0) in of else "-"
 
     rows = [
         [
-            name, f"{s:g}", f"{1e3 * t:.2f}", f"{1e3 * quick[name, s]:.2f}",
-            ratio(middle, name, s), ratio(quick, name, s),
-            f"{best[0] / t:.2f}", f"{best_quick / quick[name, s]:.2f}",
+            name, f"{s:g}", f"{1e3 * t:.2f}", f"{1e3 * fast[name, s]:.2f}",
+            ratio(middle, name, s), ratio(fast, name, s),
+            f"{best[0] / t:.2f}", f"{best_quick / fast[name, s]:.2f}",
         ]
         for (name, s), t in middle.items()
     ]  # fmt: skip

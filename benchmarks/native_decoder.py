@@ -194,12 +194,12 @@ def show(title: str, engines: list[Engine], memory: Memory) -> None:
         if engine.name != "native"
     ]  # fmt: skip
     best, chosen = min(foreign, key=lambda one: one[0])
-    quick = min(quick(engine.seconds) for _, engine in foreign)
+    fast = min(quick(engine.seconds) for _, engine in foreign)
     reads = median(memory.speeds)
     rows = [
         [
             engine.name, f"{engine.sparsity:g}", f"{1e3 * time:.2f}", f"{best / time:.2f}",
-            f"{quick / quick(engine.seconds):.2f}", f"{engine.read / 1e6:.0f}",
+            f"{fast / quick(engine.seconds):.2f}", f"{engine.read / 1e6:.0f}",
             f"{engine.read / time / 1e9:.1f}", f"{reads:.1f}",
         ]
         for time, engine in zip(middle, engines, strict=True)
