@@ -148,9 +148,9 @@ INLINE const char *unpack(
             uint64_t bits = dense ? 0 : mask[v / 4] >> (v % 4 * 16);
             made = (words)next_lanes(kind, dense, (uint16_t)bits, &values);
         } else {
-            uint64_t bits = dense ? 0 : mask[v / 2] >> (v % 2 * 32);
-            lanes low = next_lanes(kind, dense, (uint16_t)bits, &values);
-            made = joined_shorts(low, next_lanes(kind, dense, (uint16_t)(bits >> 16), &values));
+            uint32_t bits = dense ? ~0u : (uint32_t)(mask[v / 2] >> (v % 2 * 32));
+            made = spread_pairs(bits, values);
+            values += 2 * __builtin_popcount(bits);
         }
         memcpy(to + v * 64, &made, sizeof made);
     }
@@ -176,14 +176,17 @@ INLINE lanes add_group(int kind, lanes sum, words given, uint32_t group) {
     return sum + (lanes)given * (lanes)weights;
 }
 
-/* ROWS rows, CHUNK groups apart, with V vectors of tokens; `sums` [rows][padded]. */
+/* ROWS rows, CHUNK groups apart, with V vectors of tokens; `sums` [rows][padded], added to unless
+   these groups are the first. */
 INLINE void tile(
     int kind, const uint32_t *weights, const uint32_t *given, int64_t groups, int64_t padded,
-    float *sums, const int V
+    float *sums, int first, const int V
 ) {
-    lanes sum[ROWS][PANEL];
-    UNROLL for (int r = 0; r < ROWS; r++)
-        UNROLL for (int v = 0; v < V; v++) sum[r][v] = load(sums + r * padded + v * LANES);
+    lanes sum[ROWS][PANEL] = {0};
+    if (!first) {
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int v = 0; v < V; v++) sum[r][v] = load(sums + r * padded + v * LANES);
+    }
     for (int64_t g = 0; g < groups; g++, given += V * LANES) {
         words x[PANEL];
         UNROLL for (int v = 0; v < V; v++) memcpy(&x[v], given + v * LANES, sizeof x[v]);
@@ -201,6 +204,7 @@ INLINE void tiles(
     int64_t groups, int64_t rows, float *sums
 ) {
     int64_t padded = p->padded;
+    int new = !half && !group;
     for (int64_t token = 0; token < padded; token += PANEL * LANES) {
         int64_t vectors = panel_of(p, token) / LANES;
         const uint32_t *x = packed_at(p, half, token, group);
@@ -208,13 +212,35 @@ INLINE void tiles(
             const uint32_t *from = weights + r * CHUNK;
             float *to = sums + r * padded + token;
             switch (vectors) {
-            case 1: tile(kind, from, x, groups, padded, to, 1); break;
-            case 2: tile(kind, from, x, groups, padded, to, 2); break;
-            case 3: tile(kind, from, x, groups, padded, to, 3); break;
-            default: tile(kind, from, x, groups, padded, to, PANEL);
+            case 1: tile(kind, from, x, groups, padded, to, new, 1); break;
+            case 2: tile(kind, from, x, groups, padded, to, new, 2); break;
+            case 3: tile(kind, from, x, groups, padded, to, new, 3); break;
+            default: tile(kind, from, x, groups, padded, to, new, PANEL);
             }
         }
     }
+}
+
+/* Sums of 16 rows and 16 tokens, or of as many as there are, to where they belong. */
+INLINE void give(
+    const Product *p, int which, int kind, int64_t row, int64_t rows, int64_t token,
+    const float *sums
+) {
+    const Matrix *m = p->matrix[which];
+    int64_t tokens = p->tokens - token < LANES ? p->tokens - token : LANES;
+    if (rows > LANES) rows = LANES;
+    words made[LANES] = {0};
+    for (int64_t r = 0; r < rows; r++) {
+        lanes found = load(sums + r * p->padded);
+        if (kind == INT8) {
+            whole all = (whole)found - MIDDLE * m->sums[row + r];
+            found = __builtin_convertvector(all, lanes) * m->scale[row + r] * load(p->scale + token);
+        }
+        made[r] = (words)(m->bias ? found + m->bias[row + r] : found);
+    }
+    turn(made);
+    for (int64_t t = 0; t < tokens; t++)
+        memcpy(p->made[which] + (token + t) * m->rows + row, &made[t], (size_t)rows * 4);
 }
 
 INLINE void tall_rows(const Product *p, int which, int64_t row, int kind, int dense, void *own) {
@@ -223,30 +249,27 @@ INLINE void tall_rows(const Product *p, int which, int64_t row, int kind, int de
     uint32_t *weights = own;                             /* [TALL][CHUNK] */
     float *sums = (float *)(weights + TALL * CHUNK);     /* [TALL][padded] */
     const char *values[TALL];
-    memset(own, 0, TALL * (CHUNK + (size_t)p->padded) * 4);
+    if (rows % ROWS) memset(own, 0, TALL * CHUNK * 4); /* a tile reads whole ROWS */
     for (int64_t r = 0; r < rows; r++) values[r] = row_of(m, row + r);
     for (int64_t group = 0; group < p->groups; group += CHUNK) {
         int64_t groups = p->groups - group < CHUNK ? p->groups - group : CHUNK;
         for (int64_t r = 0; r < rows; r++) {
             int64_t word = group / (16 * size_of(kind));
             const uint64_t *mask = dense ? NULL : m->mask + (row + r) * count + word;
-            values[r] = unpack(kind, dense, mask, values[r], groups / LANES,
+            const char *begin = values[r];
+            values[r] = unpack(kind, dense, mask, begin, groups / LANES,
                                (char *)(weights + r * CHUNK));
+            /* While tiles are multiplied, the next chunk comes: about as long as this one. */
+            for (const char *next = values[r]; next < values[r] + (values[r] - begin); next += 64)
+                __builtin_prefetch(next);
+            if (!dense) __builtin_prefetch(mask + CHUNK / (16 * size_of(kind)));
         }
         for (int64_t half = 0; half < p->halves; half++)
             tiles(kind, p, half, weights, group, groups, rows, sums);
     }
-    for (int64_t t = 0; t < p->tokens; t++)
-        for (int64_t r = 0; r < rows; r++) {
-            float found = sums[r * p->padded + t];
-            if (kind == INT8) {
-                int32_t all;
-                memcpy(&all, &found, sizeof all);
-                all -= MIDDLE * m->sums[row + r];
-                found = (float)all * m->scale[row + r] * p->scale[t];
-            }
-            p->made[which][t * m->rows + row + r] = found + (m->bias ? m->bias[row + r] : 0);
-        }
+    for (int64_t r = 0; r < rows; r += LANES)
+        for (int64_t t = 0; t < p->tokens; t += LANES)
+            give(p, which, kind, row + r, rows - r, t, sums + r * p->padded + t);
 }
 
 static void many_rows(void *about, int64_t task, void *own) {
@@ -299,29 +322,56 @@ INLINE uint32_t group_of(int kind, const float *x, int64_t left, float inverse, 
     return made;
 }
 
-/* Packs 16 tokens of a product with many, a line of 16 at a time. */
-static void pack_many(void *about, int64_t task, void *own) {
-    const Product *p = about;
+/* 16 groups of a token; `left` are its columns from there on. */
+INLINE words groups_of(int kind, const float *x, int64_t left, float inverse, int64_t half) {
+    const int64_t each = 4 / size_of(kind);
+    if (kind == BFLOAT16 && left >= 2 * LANES) {
+        lanes low = load(x), high = load(x + LANES);
+        if (half) low -= shortened_lanes(low), high -= shortened_lanes(high);
+        return joined_shorts(shortened_lanes(low), shortened_lanes(high));
+    }
+    const uint32_t none = kind == INT8 ? MIDDLE * 0x01010101u : 0;
+    uint32_t groups[LANES];
+    for (int64_t g = 0; g < LANES; g++, x += each, left -= each)
+        groups[g] = left > 0 ? group_of(kind, x, left, inverse, half) : none;
+    words made;
+    memcpy(&made, groups, sizeof made);
+    return made;
+}
+
+/* Packs 16 tokens of a product with many, 16 groups at a time. */
+INLINE void pack_tokens(const Product *p, int64_t first, int kind) {
     const Matrix *m = p->matrix[0];
-    const uint32_t none = m->kind == INT8 ? MIDDLE * 0x01010101u : 0;
-    int64_t each = 4 / size_of(m->kind), first = task * LANES;
-    int64_t real = p->tokens - first < LANES ? p->tokens - first : LANES;
-    float inverse[LANES];
-    (void)own;
-    for (int64_t l = 0; l < real; l++) {
-        float step = m->kind == INT8 ? step_of(p->given + (first + l) * m->columns, m->columns) : 0;
+    int64_t real = p->tokens - first < LANES ? p->tokens - first : LANES, each = 4 / size_of(kind);
+    float inverse[LANES] = {0};
+    for (int64_t l = 0; l < LANES; l++) {
+        const float *x = p->given + (first + l) * m->columns;
+        float step = kind == INT8 && l < real ? step_of(x, m->columns) : 0;
         p->scale[first + l] = step;
         inverse[l] = step > 0 ? 1 / step : 0;
     }
     for (int64_t half = 0; half < p->halves; half++)
-        for (int64_t g = 0; g < p->groups; g++) {
-            uint32_t *to = packed_at(p, half, first, g);
-            int64_t left = m->columns - g * each;
-            for (int64_t l = 0; l < LANES; l++) {
-                const float *x = p->given + (first + l) * m->columns + g * each;
-                to[l] = l < real && left > 0 ? group_of((int)m->kind, x, left, inverse[l], half) : none;
+        for (int64_t group = 0; group < p->groups; group += LANES) {
+            words made[LANES] = {0};
+            for (int64_t l = 0; l < real; l++) {
+                int64_t column = group * each;
+                const float *x = p->given + (first + l) * m->columns + column;
+                made[l] = groups_of(kind, x, m->columns - column, inverse[l], half);
             }
+            turn(made);
+            for (int64_t g = 0; g < LANES; g++)
+                memcpy(packed_at(p, half, first, group + g), &made[g], sizeof made[g]);
         }
+}
+
+static void pack_many(void *about, int64_t task, void *own) {
+    const Product *p = about;
+    (void)own;
+    switch (p->matrix[0]->kind) {
+    case FLOAT32: pack_tokens(p, task * LANES, FLOAT32); return;
+    case BFLOAT16: pack_tokens(p, task * LANES, BFLOAT16); return;
+    default: pack_tokens(p, task * LANES, INT8);
+    }
 }
 
 static void pack_few(const Product *p) {

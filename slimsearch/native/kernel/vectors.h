@@ -9,7 +9,7 @@
 #endif
 
 #define LANES 16
-#define UNROLL _Pragma("GCC unroll 8") /* so that what a loop fills stays in registers */
+#define UNROLL _Pragma("GCC unroll 16") /* so that what a loop fills stays in registers */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float lanes __attribute__((vector_size(64)));
@@ -217,6 +217,55 @@ INLINE words joined_shorts(lanes low, lanes high) {
     words v;
     memcpy(&v, made, sizeof v);
     return v;
+#endif
+}
+
+/* 32 columns of bf16. */
+INLINE words spread_pairs(uint32_t bits, const void *from) {
+#if WIDE == 5
+    return (words)_mm512_maskz_expand_epi16(bits, loaded(from));
+#else
+    const char *second = (const char *)from + 2 * __builtin_popcount(bits & 0xffff);
+    return joined_shorts(spread_shorts((uint16_t)bits, from),
+                         spread_shorts((uint16_t)(bits >> 16), second));
+#endif
+}
+
+/* 16 floats rounded to bf16, the nearest, the even one of two. */
+INLINE lanes shortened_lanes(lanes x) {
+    words bits = (words)x;
+    return (lanes)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+}
+
+/* 16 vectors of 16: the n-th of each becomes the n-th vector. */
+INLINE void turn(words *v) {
+#if WIDE == 5
+    __m512i twos[LANES], fours[LANES];
+    UNROLL for (int i = 0; i < LANES; i += 2) {
+        twos[i] = _mm512_unpacklo_epi32((__m512i)v[i], (__m512i)v[i + 1]);
+        twos[i + 1] = _mm512_unpackhi_epi32((__m512i)v[i], (__m512i)v[i + 1]);
+    }
+    UNROLL for (int i = 0; i < LANES; i += 4) /* in each quarter, a column of four vectors */
+        UNROLL for (int pair = 0; pair < 2; pair++) {
+            fours[i + 2 * pair] = _mm512_unpacklo_epi64(twos[i + pair], twos[i + pair + 2]);
+            fours[i + 2 * pair + 1] = _mm512_unpackhi_epi64(twos[i + pair], twos[i + pair + 2]);
+        }
+    UNROLL for (int c = 0; c < 4; c++) {
+        __m512i even = _mm512_shuffle_i32x4(fours[c], fours[4 + c], 0x88);
+        __m512i odd = _mm512_shuffle_i32x4(fours[c], fours[4 + c], 0xdd);
+        __m512i later_even = _mm512_shuffle_i32x4(fours[8 + c], fours[12 + c], 0x88);
+        __m512i later_odd = _mm512_shuffle_i32x4(fours[8 + c], fours[12 + c], 0xdd);
+        v[c] = (words)_mm512_shuffle_i32x4(even, later_even, 0x88);
+        v[4 + c] = (words)_mm512_shuffle_i32x4(odd, later_odd, 0x88);
+        v[8 + c] = (words)_mm512_shuffle_i32x4(even, later_even, 0xdd);
+        v[12 + c] = (words)_mm512_shuffle_i32x4(odd, later_odd, 0xdd);
+    }
+#else
+    uint32_t from[LANES][LANES], made[LANES][LANES];
+    memcpy(from, v, sizeof from);
+    for (int i = 0; i < LANES; i++)
+        for (int l = 0; l < LANES; l++) made[l][i] = from[i][l];
+    memcpy(v, made, sizeof made);
 #endif
 }
 
