@@ -45,6 +45,7 @@ PHASES = {  # tokens read at once, tokens before them
 }
 SPARSITIES = (0.5, 0.6, 0.7)
 WIDTHS = {"bf16": 2, "int8": 1}
+WIDTHS_OF_CACHE = {"bf16": 4, "int8": 2}  # in our own engine
 SEEN = 256 << 20  # bytes read to measure memory
 
 
@@ -118,7 +119,7 @@ def opened(whole: Decoder, phase: tuple[int, int], options, place: Path, stack: 
         found = in_native(thinned, precision, place / f"{sparsity}", cores, stack)
         passes = Passes(found.session, whole.width, *phase)
         time = partial(passes.time, 6 if phase[0] == 1 else 2)
-        yield Engine("native", sparsity, found.read + 4 * cache, time)
+        yield Engine("native", sparsity, found.read + WIDTHS_OF_CACHE[precision] * cache, time)
     fixed = graph.Fixed(*phase)
     inputs = random_inputs(whole, fixed, len(whole.blocks))
     dense_read = weights * width + 4 * cache

@@ -97,9 +97,10 @@ class NativeSession(Session):
     def _make_cache(self, rows: int) -> None:
         shape = self._parts.shape
         size = rows * shape.key_heads * self._padded_room * shape.head_width
+        kept = np.uint16 if shape.dtype == "int8" else np.float32  # bf16 as its bits
         self._filled = np.zeros(rows, np.int64)
         self._keys, self._values = (
-            _Caches([np.empty(size, np.float32) for _ in range(shape.blocks)]) for _ in range(2)
+            _Caches([np.empty(size, kept) for _ in range(shape.blocks)]) for _ in range(2)
         )
 
 

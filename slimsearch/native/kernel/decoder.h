@@ -1,8 +1,9 @@
 /* The decoder around its matrices: norms, rotary positions, attention over the cache, the gated MLP.
 
-   Everything is in fp32. Attention goes by key head and up to QUERIES queries that share it; keys
-   lie turned in the cache, 16 places side by side, so that 16 scores come out of a multiplication
-   without a sum across lanes. */
+   Everything is in fp32, but for the cache of a decoder in INT8, which is kept in bf16: of a long one
+   a token reads as many bytes as of the weights. Attention goes by key head and up to QUERIES queries
+   that share it; keys lie turned in the cache, 16 places side by side, so that 16 scores come out of a
+   multiplication without a sum across lanes. */
 
 #include <math.h>
 
@@ -71,21 +72,34 @@ static void keep_token(void *about, int64_t token, void *own) {
         const float *value = p->v + (token * d->key_heads + h) * wide;
         int64_t cache = (row * d->key_heads + h) * step->room * wide;
         rotate(d, key, step->positions[token], 1);
-        float *turned = step->keys[p->index] + cache + place / LANES * LANES * wide + place % LANES;
-        for (int64_t i = 0; i < wide; i++) turned[i * LANES] = key[i];
-        memcpy(step->values[p->index] + cache + place * wide, value, (size_t)wide * sizeof *value);
+        int64_t turned = cache + place / LANES * LANES * wide + place % LANES;
+        int64_t straight = cache + place * wide;
+        if (p->block->q.kind == INT8) {
+            uint16_t *keys = step->keys[p->index], *values = step->values[p->index];
+            for (int64_t i = 0; i < wide; i++) keys[turned + i * LANES] = shortened(key[i]);
+            for (int64_t i = 0; i < wide; i++) values[straight + i] = shortened(value[i]);
+        } else {
+            float *keys = step->keys[p->index], *values = step->values[p->index];
+            for (int64_t i = 0; i < wide; i++) keys[turned + i * LANES] = key[i];
+            memcpy(values + straight, value, (size_t)wide * sizeof *value);
+        }
     }
 }
 
-/* Scores of Q queries with all places, [Q][longest]; Q a constant. */
+/* 16 numbers of a cache, in bf16 where it is narrow. */
+INLINE lanes cached(const void *cache, int64_t at, const int narrow) {
+    return narrow ? load_shorts((const uint16_t *)cache + at) : load((const float *)cache + at);
+}
+
+/* Scores of Q queries with all places, [Q][longest]; Q a constant, as narrow is. */
 INLINE void score(
-    const float *const *queries, const float *keys, int64_t places, int64_t wide, int64_t longest,
-    float *scores, const int Q
+    const float *const *queries, const void *keys, int64_t places, int64_t wide, int64_t longest,
+    float *scores, const int narrow, const int Q
 ) {
-    for (int64_t place = 0; place < places; place += LANES, keys += LANES * wide) {
+    for (int64_t place = 0; place < places; place += LANES) {
         lanes sum[QUERIES] = {0};
         for (int64_t i = 0; i < wide; i++) {
-            lanes key = load(keys + i * LANES);
+            lanes key = cached(keys, place * wide + i * LANES, narrow);
             UNROLL for (int q = 0; q < Q; q++) sum[q] += key * queries[q][i];
         }
         UNROLL for (int q = 0; q < Q; q++) store(scores + q * longest + place, sum[q]);
@@ -110,13 +124,14 @@ INLINE void soften(float *scores, int64_t seen, int64_t places) {
 
 /* Two vectors of what Q queries attend to. */
 INLINE void mix(
-    const float *weights, const float *values, int64_t places, int64_t wide, int64_t longest,
-    float *const *made, int64_t first, const int Q, const int V
+    const float *weights, const void *values, int64_t places, int64_t wide, int64_t longest,
+    float *const *made, int64_t first, const int narrow, const int Q, const int V
 ) {
     lanes sum[QUERIES][2] = {0};
     for (int64_t place = 0; place < places; place++) {
         lanes value[2];
-        UNROLL for (int v = 0; v < V; v++) value[v] = load(values + place * wide + first + v * LANES);
+        UNROLL for (int v = 0; v < V; v++)
+            value[v] = cached(values, place * wide + first + v * LANES, narrow);
         UNROLL for (int q = 0; q < Q; q++)
             UNROLL for (int v = 0; v < V; v++) sum[q][v] += value[v] * weights[q * longest + place];
     }
@@ -124,22 +139,27 @@ INLINE void mix(
         UNROLL for (int v = 0; v < V; v++) store(made[q] + first + v * LANES, sum[q][v]);
 }
 
+/* `keys` and `values` begin where a row's and a key head's do. */
 INLINE void attend_some(
     const Pass *p, const float *const *queries, float *const *made, const int64_t *seen,
-    const float *keys, const float *values, float *scores, const int Q
+    const void *keys, const void *values, float *scores, const int narrow, const int Q
 ) {
     int64_t wide = p->decoder->head_width, places = seen[Q - 1], i = 0;
-    score(queries, keys, places, wide, p->longest, scores, Q);
+    score(queries, keys, places, wide, p->longest, scores, narrow, Q);
     UNROLL for (int q = 0; q < Q; q++) soften(scores + q * p->longest, seen[q], places);
     for (; i + 2 * LANES <= wide; i += 2 * LANES)
-        mix(scores, values, places, wide, p->longest, made, i, Q, 2);
+        mix(scores, values, places, wide, p->longest, made, i, narrow, Q, 2);
     for (; i + LANES <= wide; i += LANES)
-        mix(scores, values, places, wide, p->longest, made, i, Q, 1);
+        mix(scores, values, places, wide, p->longest, made, i, narrow, Q, 1);
     for (; i < wide; i++)
         UNROLL for (int q = 0; q < Q; q++) {
             float sum = 0;
-            for (int64_t place = 0; place < places; place++)
-                sum += scores[q * p->longest + place] * values[place * wide + i];
+            for (int64_t place = 0; place < places; place++) {
+                int64_t at = place * wide + i;
+                float value = narrow ? widened(((const uint16_t *)values)[at])
+                                     : ((const float *)values)[at];
+                sum += scores[q * p->longest + place] * value;
+            }
             made[q][i] = sum;
         }
 }
@@ -149,8 +169,7 @@ INLINE int64_t sets_of(const Decoder *d, int64_t tokens) {
     return (tokens * (d->heads / d->key_heads) + QUERIES - 1) / QUERIES;
 }
 
-static void attend(void *about, int64_t task, void *own) {
-    const Pass *p = about;
+INLINE void attend_to(const Pass *p, int64_t task, void *own, const int narrow) {
     const Decoder *d = p->decoder;
     const Step *step = p->step;
     int64_t row = 0, first = 0, group = d->heads / d->key_heads, wide = d->head_width;
@@ -168,13 +187,21 @@ static void attend(void *about, int64_t task, void *own) {
         made[i] = p->attended + ((first + token) * d->heads + h) * wide;
         seen[i] = step->filled[row] + token + 1;
     }
-    const float *keys = step->keys[p->index] + cache, *values = step->values[p->index] + cache;
+    int64_t begin = cache * (narrow ? 2 : 4);
+    const char *keys = (const char *)step->keys[p->index] + begin;
+    const char *values = (const char *)step->values[p->index] + begin;
     if (count == QUERIES) {
-        attend_some(p, queries, made, seen, keys, values, own, QUERIES);
+        attend_some(p, queries, made, seen, keys, values, own, narrow, QUERIES);
         return;
     }
     for (int64_t i = 0; i < count; i++)
-        attend_some(p, queries + i, made + i, seen + i, keys, values, own, 1);
+        attend_some(p, queries + i, made + i, seen + i, keys, values, own, narrow, 1);
+}
+
+static void attend(void *about, int64_t task, void *own) {
+    const Pass *p = about;
+    if (p->block->q.kind == INT8) attend_to(p, task, own, 1);
+    else attend_to(p, task, own, 0);
 }
 
 INLINE lanes bent(int64_t kind, lanes x) {

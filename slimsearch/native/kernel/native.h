@@ -39,15 +39,16 @@ typedef struct {
 } Decoder;
 
 /* New tokens of several rows, a row's tokens one after another. A row's cache holds for each block
-   and key head [room][head_width] values, and keys turned: [room / 16][head_width][16]. */
+   and key head [room][head_width] values, and keys turned: [room / 16][head_width][16]; in bf16 where
+   the block's matrices are INT8, in floats otherwise. */
 typedef struct {
     int64_t tokens, rows, room;
     const int64_t *counts;    /* [rows]: new tokens of each row */
     const int64_t *filled;    /* [rows]: places of its cache that are taken */
     const int64_t *positions; /* [tokens] */
     float *hidden;            /* [tokens][width], embeddings on the way in */
-    float *const *keys;       /* [blocks]: [rows][key_heads][room * head_width] */
-    float *const *values;     /* the same */
+    void *const *keys;        /* [blocks]: [rows][key_heads][room * head_width] */
+    void *const *values;      /* the same */
     float *logits;            /* [rows][vocabulary] of each row's last token; zeros without one */
 } Step;
 

@@ -231,6 +231,14 @@ INLINE words spread_pairs(uint32_t bits, const void *from) {
 #endif
 }
 
+/* 16 bf16 as floats. */
+INLINE lanes load_shorts(const uint16_t *from) {
+    typedef uint16_t shorts __attribute__((vector_size(32)));
+    shorts v;
+    memcpy(&v, from, sizeof v);
+    return (lanes)(__builtin_convertvector(v, words) << 16);
+}
+
 /* 16 floats rounded to bf16, the nearest, the even one of two. */
 INLINE lanes shortened_lanes(lanes x) {
     words bits = (words)x;
