@@ -3,8 +3,8 @@
     python benchmarks/latency_term.py MODEL [--engines deepsparse,native] [--phases prefill,decode]
         [--tokens 256] [--policies 5]
 
-Each policy gives every matrix a level of its own between 0.3 and 0.8. They and the sparsities of the
-table take turns in the engine; the mean of the fast quarter of each one's passes counts.
+Each policy gives every matrix a level of its own between 0.3 and 0.8. They and the sparsities of
+the table take turns in the engine; the mean of the fast quarter of each one's passes counts.
 """
 
 import argparse
