@@ -20,7 +20,6 @@ from slimsearch.graphs.anatomy import Decoder
 from slimsearch.latency import stopwatch
 from slimsearch.latency.table import Part, Table
 from slimsearch.latency.work import ROLES, Work, matrices_in, shape_of
-from slimsearch.native import form
 
 LEVELS = (0.3, 0.8)
 
@@ -37,10 +36,8 @@ def main() -> None:
     parts = anatomy.read(vlm)
     policies = drawn(stopwatch.few_blocks(parts), options.policies)
     for name in options.engines.split(","):
-        engine, _, int8 = name.partition("-")
-        own = "float32" if engine == "deepsparse" else form.held_as(str(vlm.disk_dtype)[6:])
         for phase in options.phases.split(","):
-            work = Work(phase, options.tokens, engine, int8 or own)
+            work = stopwatch.work_of(vlm, name, phase, options.tokens)
             foretold, taken = compared(parts, policies, work)
             errors = [abs(f / t - 1) for f, t in zip(foretold, taken, strict=True)]
             pairs = ", ".join(f"{f:.3f}/{t:.3f}" for f, t in zip(foretold, taken, strict=True))
