@@ -74,7 +74,8 @@ def report(settings: Settings, file: str, visual: Sequence[int], text: int) -> R
     sizes = shape.read(found)
     body = Body(sizes.matrices, sees=loading.architecture_of(found).sees)
     policy, families = _policy(settings, file, body) if file else (Policy({}), {})
-    route = space.route(policy, families, body)
+    came_with = loading.route_of(found, len(body.blocks))
+    route = came_with | space.route(policy, families, body)
     levels = families[SPARSITY].edits(policy.table(SPARSITY), body) if SPARSITY in families else {}
     rows = tuple(_count(sizes, route, levels, tokens, text) for tokens in visual)
     return Report(rows, tuple(_notes(sizes, route, max(visual))))

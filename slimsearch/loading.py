@@ -12,7 +12,7 @@ from slimsearch.checkpoint import RECORD, Checkpoint
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError, SettingsError
 from slimsearch.processor import BFLOAT16, processor_flags
-from slimsearch.route import from_json
+from slimsearch.route import Route, from_json, plain
 from slimsearch.vlm import VLM, Stages
 
 AUTO = "auto"
@@ -71,9 +71,14 @@ def load(
 
 def follow_route(vlm: VLM) -> None:
     """Has the blocks run as the model's folder says, if it says anything."""
-    if told := vlm.checkpoint.record.get("route"):
-        file = f"{vlm.checkpoint.folder / RECORD}"
-        vlm.reroute(CAME_WITH, from_json(told, len(vlm.blocks), file))
+    if route := route_of(vlm.checkpoint, len(vlm.blocks)):
+        vlm.reroute(CAME_WITH, route)
+
+
+def route_of(checkpoint: Checkpoint, blocks: int) -> Route:
+    """How a folder says that its model's blocks run."""
+    told = checkpoint.record.get("route")
+    return from_json(told, blocks, str(checkpoint.folder / RECORD)) if told else plain(blocks)
 
 
 def config_of(checkpoint: Checkpoint) -> Any:

@@ -14,6 +14,7 @@ from slimsearch import (
     api,
     artefact,
     checkpoint,
+    counting,
     exporting,
     loading,
     plugins,
@@ -24,6 +25,7 @@ from slimsearch import (
 from slimsearch.errors import PolicyError
 from slimsearch.kinds import TEXT
 from slimsearch.route import EVERY, PICTURES, Route, Step, plain, together
+from slimsearch.settings import Settings
 from slimsearch.watch import Watch
 
 BLOCKS = 4
@@ -94,6 +96,8 @@ def test_what_only_we_can_follow_is_said(tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "plain from_pretrained runs every block" in card
     assert "AutoModel" not in card
+    counted = counting.report(Settings(model=str(tmp_path / "out")), "", (16,), 8)
+    assert counted.rows[0].cache_bytes < counted.rows[0].dense_cache_bytes
 
 
 def test_a_copy_of_a_copy_goes_the_same_way(tmp_path):
