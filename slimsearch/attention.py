@@ -44,11 +44,15 @@ def seen_by(view: View) -> Tensor:
 
 
 def rule_of(mask: Tensor) -> tuple[Sees, bool]:
-    """The rule of a mask that `pattern` made, and whether it is the plain causal one."""
+    """The rule of a mask, and whether it is the plain causal one; a mask that was made already,
+    [rows or 1, 1, asking, there], is its own rule."""
     from transformers.masking_utils import causal_mask_function
 
-    rule: Sees = mask.rule  # type: ignore[attr-defined]
-    return rule, rule is causal_mask_function
+    rule: Sees | None = getattr(mask, "rule", None)
+    if rule is not None:
+        return rule, rule is causal_mask_function
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return lambda row, _, ask, there: seen[row.clamp(max=len(seen) - 1), 0, ask, there], False
 
 
 def attend(

@@ -8,7 +8,7 @@ called by.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from slimsearch.errors import ModelError
 from slimsearch.kinds import PADDING, PICTURE, PROMPT, TEXT
 from slimsearch.passage import Passage
 from slimsearch.route import Route, Step
+from slimsearch.stand_in import stand_in
 
 NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "final_layer_norm")
 
@@ -31,7 +32,7 @@ class Detours:
         self._attention, self._ffn = halves(stages)
         self._base, self._decoder = base, decoder
         self._route: Route | None = None
-        self._undo: list[Any] = []
+        self._undo: list[Callable[[], None]] = []
         self._told: Tensor | None = None  # classes of the tokens that the next call reads
         self._pictures: Tensor | None = None
 
@@ -71,8 +72,8 @@ class Detours:
         """The decoder as it came."""
         if self._route is None:
             return
-        for module in self._undo:
-            del module.forward
+        for undo in self._undo:
+            undo()
         for hook in self._hooks:
             hook.remove()
         self._decoder.config._attn_implementation = self._was
@@ -142,19 +143,18 @@ class _Detour:
         self._passage = Passage(torch.empty(0, 0))
         self._input = torch.empty(0)
 
-    def stand_in(self) -> list[nn.Module]:
-        """Takes the places of the block's functions; `del module.forward` gives each one back."""
+    def stand_in(self) -> list[Callable[[], None]]:
+        """Takes the places of the block's functions; calling what it gives undoes that."""
         self._run, self._attend = self._block.forward, self._attention.forward
-        self._block.forward, self._attention.forward = self.block, self.attention
-        changed = [self._block, self._attention]
+        undo = [stand_in(self._block, self.block), stand_in(self._attention, self.attention)]
         for module in self._ffn if self.step.skip_ffn else ():
-            module.forward = self._sparing(module, module.forward)
-            changed.append(module)
+            undo.append(stand_in(module, self._sparing(module, module.forward)))
         if self._norm is not None:
             forward = self._norm.forward
-            self._norm.forward = lambda hidden: forward(self._input.reshape(hidden.shape))
-            changed.append(self._norm)
-        return changed
+            undo.append(
+                stand_in(self._norm, lambda hidden: forward(self._input.reshape(hidden.shape)))
+            )
+        return undo
 
     def block(self, hidden_states: Tensor, passage: Passage, **called: Any) -> Tensor:
         """The block on the tokens that it computes."""

@@ -235,6 +235,18 @@ def test_a_cut_block_computes_no_scores_among_pictures(made, monkeypatch):
     assert counted(4096, near) / counted(2048, near) < 2.1
 
 
+def test_a_mask_that_was_made_already_is_heeded(made):
+    """PaliGemma reads texts without a picture under a mask of ours."""
+    vlm, _ = made("paligemma")
+    texts = read()
+    real = texts.classes != PADDING
+    for route in routes(2, seed=2):
+        wanted = masked.hidden(vlm, texts, route)
+        with on(vlm, route):
+            found = vlm.hidden(vlm.given(texts))
+        torch.testing.assert_close(found[real], wanted[real], atol=2e-5, rtol=1e-4)
+
+
 def test_gradients_go_the_same_way(made, monkeypatch):
     vlm, batch = made("llava")
     route = routes(3)[-1]
