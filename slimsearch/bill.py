@@ -34,7 +34,7 @@ class Bill(Protocol):
 
     @property
     def step(self) -> float:
-        """The least that a gene takes, where all of them are coarse; else 0."""
+        """The most that one step of a gene takes, where all of them are coarse; else 0."""
         ...
 
     def removed(self, genes: Sequence[int]) -> float: ...
@@ -146,7 +146,7 @@ class Spent:
         none = [0] * len(self.genes)
         steps = [abs(self.change(none, where, 1)) for where, gene in enumerate(self.genes)
                  if len(gene.choices) > 1]  # fmt: skip
-        return min((step for step in steps if step > 0), default=0.0)
+        return max(steps, default=0.0)
 
     def removed(self, genes: Sequence[int]) -> float:
         return self.total - self._spent(genes)

@@ -33,7 +33,7 @@ class Budget:
 
     @cached_property
     def tolerance(self) -> float:
-        """Half of the finest step, where every step is coarse: whole blocks come no nearer."""
+        """Half of a step, where every step is coarse: whole blocks come no nearer."""
         return max(TOLERANCE, self.bill.step / self.bill.total / 2)
 
     def removed(self, genes: Genes) -> float:
@@ -74,7 +74,9 @@ class Budget:
         if not self.held:
             return tuple(int(i) for i in genes)
         moved = self._walk(self._tidy([int(i) for i in genes]), random)
-        if abs(self.removed(tuple(moved)) - self.target) > self.tolerance:
+        if self._off(moved):  # a level up may take less: where kernels are slower than dense
+            moved = self._walk(self._walk(moved, random, far=True), random)
+        if self._off(moved):
             moved = self._walk(self._jump(moved), random)
         return tuple(self._tidy(moved))
 
@@ -120,21 +122,25 @@ class Budget:
                     genes[where], moved = best, True
         return tuple(genes)
 
-    def _walk(self, genes: list[int], random: np.random.Generator) -> list[int]:
-        """Single steps at random, each closer to the target, until there is none."""
+    def _off(self, genes: list[int]) -> bool:
+        return abs(self.removed(tuple(genes)) - self.target) > self.tolerance
+
+    def _walk(self, genes: list[int], random: np.random.Generator, far: bool = False) -> list[int]:
+        """Single steps at random, each closer to the target, until there is none; `far` ones go to
+        any choice of a gene."""
         moved = list(genes)
         gap = self.target * self.bill.total - self.bill.removed(tuple(moved))
-        while moves := self._closer(moved, gap):
+        while moves := self._closer(moved, gap, far):
             where, to, change = moves[random.integers(len(moves))]
             moved[where] = to
             gap -= change
         return moved
 
-    def _closer(self, genes: list[int], gap: float) -> list[tuple[int, int, float]]:
+    def _closer(self, genes: list[int], gap: float, far: bool) -> list[tuple[int, int, float]]:
         """Single steps (gene, choice, what it takes) that shrink the gap to the target."""
         moves = []
         for where, (gene, index) in enumerate(zip(self.genes, genes, strict=True)):
-            for to in (index - 1, index + 1):
+            for to in range(len(gene.choices)) if far else (index - 1, index + 1):
                 if 0 <= to < len(gene.choices):
                     change = self.bill.change(genes, where, to)
                     if abs(gap - change) < abs(gap) - 1e-9 * self.bill.total:

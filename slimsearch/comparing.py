@@ -10,11 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch import files, plugins, studying
+from slimsearch import files, plugins, shelf, studying
 from slimsearch.settings import Settings, strategy_of
 from slimsearch.studying import Outcome, Trial
 from slimsearch.watch import Watch
 
+WANDA = {"prompt": "pictures and questions", "text": "text and answers"}  # scores from these alone
+ROUTED = {  # policies of the shelf that change how blocks run -> the row's name
+    "skip_half": "skip-block", "skip_answers": "skip-block-answers",
+    "parallel": "parallel-ffn-attention", "attention_cut": "attention-cut",
+    "merge_tokens": "merge-tokens",
+}  # fmt: skip
 COLUMNS = ("row", "sparsity", "perplexity", "VQA accuracy", "seconds", "peak memory", "what it is")
 
 
@@ -37,6 +43,7 @@ def trials(chosen: Settings) -> list[Trial]:
             replace(own, policy="uniform", objective="paper", **untuned),
         )
     ]
+    found += _recipes(own, untuned)
     found += [
         Trial(name, plugins.about("strategies", name).rstrip("."), replace(own, strategy=name))
         for name in plugins.names("strategies")
@@ -52,6 +59,33 @@ def trials(chosen: Settings) -> list[Trial]:
         Trial("text-only", "ours on text alone", replace(own, objective="paper")),
         Trial("stitched", "ours without exact finish", replace(own, finalists=0)),
     ]
+
+
+def _recipes(own: Settings, untuned: dict[str, Any]) -> list[Trial]:
+    """The skipping paper's Table 1: other masks and skips, and all of them with the projector
+    trained beside what is left ("+ Tr")."""
+    plain = [
+        Trial(
+            f"uniform-wanda-{tokens}",
+            f"uniform-wanda, scored by {meant} alone",
+            replace(own, policy="uniform", solver="wanda", tokens=tokens, **untuned),
+        )
+        for tokens, meant in WANDA.items()
+    ]
+    plain += [
+        Trial(row, shelf.about("policies", name).rstrip("."), replace(own, policy=name, **untuned))
+        for name, row in ROUTED.items()
+    ]
+    solved = [
+        Trial(f"uniform-{solver}", "", replace(own, policy="uniform", solver=solver))
+        for solver in plugins.names("solvers")
+    ]
+    trained = {"projector_steps": 0, "polish": "projector"}
+    return plain + [
+        Trial(f"{row.name}-trained", f"{row.name}, then the projector trained",
+              replace(row.settings, **trained))
+        for row in solved + plain
+    ]  # fmt: skip
 
 
 def compare(chosen: Settings, only: str, folder: Path, watch: Watch) -> list[Outcome]:
