@@ -90,7 +90,7 @@ def sample(process: int, run: Path, seconds: float) -> Sample:
     status = Path(f"/proc/{process}/status").read_text()
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
     began = time.perf_counter()
-    scores = len(history.read(run).scores)
+    scores = history.glance(run, 30).scored
     read = time.perf_counter()
     subprocess.run((*SLIMSEARCH, "status", str(run)), check=True, stdout=subprocess.DEVNULL)
     return Sample(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ from slimsearch.watch import Watch
 
 def evaluate(exam: Exam, watch: Watch | None = None) -> dict[str, Any]:
     """The result, as results.py describes it; kept in files with every answer beside it."""
-    watch = watch or Watch()
+    with ExitStack() as until:
+        return _evaluate(exam, watch or Watch(), until)
+
+
+def _evaluate(exam: Exam, watch: Watch, until: ExitStack) -> dict[str, Any]:
+    """The same; what is written to is held for this process until the end."""
     if bool(exam.source) == bool(exam.given):
         raise SettingsError("Give a model, run or export to ask, or --answers FILE: one of both.")
     if exam.judge is not None:
@@ -26,10 +32,10 @@ def evaluate(exam: Exam, watch: Watch | None = None) -> dict[str, Any]:
     else:
         subject = examining.subject(exam.source)
         home = _home(exam, subject)
-        first = sitting.asked(exam, subject, home, watch)
+        first = sitting.asked(exam, subject, home, watch, until)
     result = _result(exam, first)
     if exam.against:
-        second = _against(exam, home, watch)
+        second = _against(exam, home, watch, until)
         _keep(second, _result(exam, second))
         result["against"] = [_compared(exam, first, second)]
     _keep(first, result)
@@ -38,7 +44,7 @@ def evaluate(exam: Exam, watch: Watch | None = None) -> dict[str, Any]:
     return result
 
 
-def _against(exam: Exam, home: Path, watch: Watch) -> Sat:
+def _against(exam: Exam, home: Path, watch: Watch, until: ExitStack) -> Sat:
     place = Path(exam.against).expanduser()
     if place.is_file():
         return sitting.given(exam, place, watch)
@@ -50,7 +56,7 @@ def _against(exam: Exam, home: Path, watch: Watch) -> Sat:
     subject = examining.subject(_dense(exam.source) if dense else exam.against)
     name = results.DENSE if dense else place.resolve().name if place.is_dir() else subject.name
     own = home if home.name == results.FOLDER else home.parent
-    return sitting.asked(exam, replace(subject, name=name), own / name, watch)
+    return sitting.asked(exam, replace(subject, name=name), own / name, watch, until)
 
 
 def _result(exam: Exam, sat: Sat) -> dict[str, Any]:

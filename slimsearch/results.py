@@ -32,10 +32,12 @@ A run's results stand in RUN/eval/MODEL/, MODEL being `champion`, `dense` or ano
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,29 @@ from slimsearch.errors import RunError
 
 FORMAT = 1
 FOLDER = "eval"  # in a run or an export
+LOCK = "lock"
 CHAMPION, DENSE = "champion", "dense"
 
 Line = dict[str, Any]
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from evaluating into a folder; the kernel lets go at the latest."""
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"Another process is evaluating into {folder}. Wait for it, or choose another "
+                f"place with --out."
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def all_in(folder: Path) -> list[dict[str, Any]]:

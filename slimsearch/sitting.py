@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ class Sat:
     file: Path | None  # of its result, where that is kept
 
 
-def asked(exam: Exam, subject: Subject, folder: Path, watch: Watch) -> Sat:
-    """The answers of a model."""
+def asked(exam: Exam, subject: Subject, folder: Path, watch: Watch, until: ExitStack) -> Sat:
+    """The answers of a model; nobody else writes into the folder `until` that is closed."""
     task = _task(exam, subject.found.room)
     found, notes = task.questions(exam.data, subject.words), []
     if exam.partial and (left := len(found) - len(askable := examining.askable(subject, found))):
@@ -60,6 +61,7 @@ def asked(exam: Exam, subject: Subject, folder: Path, watch: Watch) -> Sat:
     questions = _chosen(exam, found)
     examining.check(subject, exam.task, questions)
     file = folder / f"{_stem(exam, task, questions)}.json"
+    until.enter_context(results.held(folder))
     if exam.fresh:
         for ending in (".json", ".jsonl", ".grades.jsonl"):
             file.with_suffix(ending).unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from math import exp
 from pathlib import Path
@@ -96,6 +98,24 @@ def test_a_stopped_evaluation_ends_as_an_unbroken_one(pope, tmp_path, monkeypatc
     evaluate(replace(pope, out=str(broken)))
     assert len(calls) == 2 + 2
     assert lines(broken) == lines(tmp_path / "whole")
+
+
+def test_two_at_once_are_kept_apart(pope, tmp_path):
+    """The second is told; once the first is gone, killed or not, its lock is no more."""
+    place = tmp_path / "two" / "demo"
+    holder = subprocess.Popen(
+        [sys.executable, "-c",
+         "import sys, time; from pathlib import Path; from slimsearch import results\n"
+         "with results.held(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)",
+         str(place)],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match=f"Another process is evaluating into {place}"):
+            evaluate(replace(pope, out=str(tmp_path / "two")))
+        holder.kill()
+    evaluate(replace(pope, out=str(tmp_path / "two"), against="demo"))
 
 
 def test_another_model_or_choice_is_not_mixed_in(pope, damaged, tmp_path):
