@@ -23,7 +23,6 @@ from slimsearch.loop import Loop, Position, note_raised, score_all
 from slimsearch.policy import SPARSITY, Policy
 from slimsearch.run import Run
 from slimsearch.settings import Settings, polish_of
-from slimsearch.traffic import reached
 from slimsearch.training import Course, Trainer
 from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
@@ -205,16 +204,16 @@ def prune_policy(
 
     `published` prunes as SparseGPT was, unless the settings ask for more.
     """
-    evaluator = loop.evaluator
+    evaluator, vlm = loop.evaluator, loop.evaluator.vlm
     evaluator.put_on(_without_sparsity(policy))
     family = evaluator.families.get(SPARSITY)
     if family is None:
         return {}
-    route, edits = evaluator.vlm.route, family.edits(policy.table(SPARSITY), evaluator.vlm.body)
-    levels = {matrix: level for matrix, level in edits.items() if reached(matrix, route)}
+    edits = family.edits(policy.table(SPARSITY), vlm.body)
+    levels = {matrix: level for matrix, level in edits.items() if not vlm.idle(matrix)}
     return prune_exactly(
         evaluator.store,
-        evaluator.vlm,
+        vlm,
         loop.hessian_batches,
         levels,
         loop.solver,

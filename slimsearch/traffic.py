@@ -46,8 +46,8 @@ class Traffic:
         return kept if self.span is None else min(kept, self.span - 1)
 
 
-ATTENTION = ("q", "k", "v", "qkv", "o")  # roles of matrices; the others are the FFN's
 Spans = Sequence[int | None]  # of each block
+ATTENTION = ("q", "k", "v", "qkv", "o")  # roles of matrices; the others are the FFN's
 
 
 def prompt(route: Route, spans: Spans, visual: int, text: int) -> list[Traffic]:
@@ -62,13 +62,6 @@ def token(route: Route, read: Sequence[Traffic]) -> list[Traffic]:
         _traffic(step, {TEXT: 1}, before.cached, before.span)
         for step, before in zip(route.steps, read, strict=True)
     ]
-
-
-def reached(matrix: str, route: Route) -> bool:
-    """Whether any token meets a matrix: there is nothing to prune one by that none does."""
-    _, index, role = matrix.split(".")
-    step = route.steps[int(index)]
-    return not (step.lacks_attention() if role in ATTENTION else step.lacks_ffn())
 
 
 def _traffic(step: Step, tokens: Mapping[int, int], past: int, span: int | None) -> Traffic:
