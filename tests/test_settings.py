@@ -22,6 +22,7 @@ CHOICES = {
     "budget": st.sampled_from(["weights", "flops", "latency"]),
     "latency_phase": st.sampled_from(["prefill", "decode"]),
     "projector_lessons": st.sampled_from(["dense", "answers"]),
+    "attention": st.sampled_from(["auto", "eager", "sdpa"]),
     "polish": st.sampled_from(["auto", "none", "projector", "all"]),
     "store_in": st.sampled_from(["auto", "gpu", "memory", "disk"]),
     "tokens": st.sampled_from(["text", "prompt", "both"]),
