@@ -4,7 +4,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from slimsearch.cli.options import with_settings
+from slimsearch.cli.options import into_folder, with_settings
 from slimsearch.settings import Settings
 
 
@@ -18,21 +18,14 @@ def command(
 ) -> None:
     """Remove whole attention heads and FFN channels, as LLM-Pruner does, into --out."""
     from dataclasses import asdict, replace
-    from pathlib import Path
 
     from slimsearch import display
     from slimsearch.display import Display
-    from slimsearch.errors import SettingsError
     from slimsearch.narrowing import narrow
 
-    if given and settings.model not in (Settings.model, given):
-        raise SettingsError(f"Two models are named, {given} and {settings.model}; name one.")
-    if given:
-        settings = replace(settings, model=given)
-    if not settings.out:
-        raise SettingsError("Say where the narrowed model goes: --out FOLDER.")
+    settings, folder = into_folder(settings, given, "narrowed")
     with Display() as watch:
-        done = narrow(replace(settings, policy="uniform"), Path(settings.out), watch)
+        done = narrow(replace(settings, policy="uniform"), folder, watch)
     rows = [asdict(row) for row in done.table]
     if settings.json:
         facts = {"folder": str(done.folder), "removed": done.removed, "table": rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Optional, get_type_hints
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Optional, get_type_hints
 import typer
 
 from slimsearch import settings
+from slimsearch.errors import SettingsError
 from slimsearch.settings import Settings
 
 _FROM = typer.Option("--from", help="A settings.toml to start from; flags given beside it win.")
@@ -39,6 +40,15 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     )  # fmt: skip
     flags = _flags([item.name for item in fields(Settings) if item.name not in others])
     return _signed(called, [*others.values(), *flags, source])
+
+
+def into_folder(settings: Settings, model: str | None, what: str) -> tuple[Settings, Path]:
+    """Settings with the model that stands as an argument, and the folder that --out names."""
+    if model and settings.model not in (Settings.model, model):
+        raise SettingsError(f"Two models are named, {model} and {settings.model}; name one.")
+    if not settings.out:
+        raise SettingsError(f"Say where the {what} model goes: --out FOLDER.")
+    return replace(settings, model=model or settings.model), Path(settings.out)
 
 
 def with_changes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -4,7 +4,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from slimsearch.cli.options import with_settings
+from slimsearch.cli.options import into_folder, with_settings
 from slimsearch.settings import Settings
 
 
@@ -18,23 +18,16 @@ def command(
 ) -> None:
     """Prune a model by one policy (uniform unless --policy names another) into --out."""
     from dataclasses import asdict, replace
-    from pathlib import Path
 
     from slimsearch import display
     from slimsearch.display import Display
-    from slimsearch.errors import SettingsError
     from slimsearch.pruning import prune
 
-    if given and settings.model not in (Settings.model, given):
-        raise SettingsError(f"Two models are named, {given} and {settings.model}; name one.")
-    if given:
-        settings = replace(settings, model=given)
-    if not settings.out:
-        raise SettingsError("Say where the pruned model goes: --out FOLDER.")
+    settings, folder = into_folder(settings, given, "pruned")
     if settings.policy == Settings.policy:
         settings = replace(settings, policy="uniform")
     with Display() as watch:
-        done = prune(settings, Path(settings.out), watch)
+        done = prune(settings, folder, watch)
     rows = [asdict(row) for row in done.table]
     if settings.json:
         facts = {"folder": str(done.folder), "sparsity": done.sparsity, "table": rows}
