@@ -1,21 +1,11 @@
 """slimsearch narrow: a smaller dense model, without some heads and FFN channels."""
 
-from typing import Annotated, Optional
-
-import typer
-
-from slimsearch.cli.options import into_folder, with_settings
+from slimsearch.cli.options import NamedModel, into_folder, with_settings
 from slimsearch.settings import Settings
 
 
 @with_settings
-def command(
-    settings: Settings,
-    given: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[MODEL]", help="The model; another way to say --model."),
-    ] = None,
-) -> None:
+def command(settings: Settings, given: NamedModel = None) -> None:
     """Remove whole attention heads and FFN channels, as LLM-Pruner does, into --out."""
     from dataclasses import asdict, replace
 

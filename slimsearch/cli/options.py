@@ -18,6 +18,12 @@ from slimsearch.settings import Settings
 _FROM = typer.Option("--from", help="A settings.toml to start from; flags given beside it win.")
 _SHORT = {"out": ["-o"]}
 
+# A command's argument: the model, where it need not be --model.
+NamedModel = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(metavar="[MODEL]", help="The model; another way to say --model."),
+]
+
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Turns `command(settings)` into a command with one flag for each setting.
