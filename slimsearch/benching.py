@@ -24,7 +24,8 @@ from slimsearch.drawing import Bar, Group, bars, svg
 from slimsearch.errors import InputError, SlimsearchError
 from slimsearch.watch import Watch
 
-SPARSE, DENSE = "export", "against"
+SPARSE, UNIFORM, DENSE = "export", "uniform", "against"
+COLOURS = {SPARSE: "blue", UNIFORM: "orange", DENSE: "grey"}
 TORCH_DTYPES = ("float32", "bfloat16")
 
 
@@ -32,7 +33,7 @@ TORCH_DTYPES = ("float32", "bfloat16")
 class Contestant:
     """One model in one engine."""
 
-    model: str  # SPARSE or DENSE
+    model: str  # SPARSE, UNIFORM or DENSE
     engine: str
     session: Session
     vocabulary: int
@@ -84,10 +85,14 @@ def bench(
     rounds: int = 5,
     choices: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
+    uniform: Path | None = None,
 ) -> Result:
-    """Times every engine on every length of prompt; an engine that fails is left out and named."""
+    """Times every engine on every length of prompt; an engine that fails is left out and named.
+
+    `uniform` is an export of the baseline, which stands between the two."""
     watch, notes = watch or Watch(), []
-    folders = {SPARSE: export} | ({DENSE: against} if against else {})
+    given = {SPARSE: export, UNIFORM: uniform, DENSE: against}
+    folders = {model: folder for model, folder in given.items() if folder}
     with ExitStack() as stack:
         with watch.stage("open"):
             contestants = list(_opened(folders, threads, choices or {}, notes, stack))
@@ -117,7 +122,7 @@ def draw(result: Result) -> str:
                     f"{row.engine}, {row.model}",
                     value(row),
                     f"{value(row):.0f}",
-                    "blue" if row.model == SPARSE else "grey",
+                    COLOURS[row.model],
                 )
                 for row in sorted(rows, key=value, reverse=True)
             ]
@@ -237,7 +242,7 @@ def _verdict(rows: Sequence[Row]) -> Iterator[str]:
     """For each length and phase which engine is the fastest, and whether zeros paid."""
     for length in sorted({row.prompt for row in rows}):
         for phase in ("prefill", "decode"):
-            mine = [row for row in rows if row.prompt == length]
+            mine = [row for row in rows if row.prompt == length and row.model != UNIFORM]
 
             def seconds(row: Row, phase: str = phase) -> float:
                 return row.prefill_ms / 1e3 if phase == "prefill" else 1 / row.decode_per_s

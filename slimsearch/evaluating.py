@@ -7,7 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch import artefact, examining, files, marking, results, settings, sitting
+from slimsearch import (
+    artefact,
+    examining,
+    files,
+    history,
+    marking,
+    pruning,
+    results,
+    settings,
+    sitting,
+)
 from slimsearch.errors import SettingsError
 from slimsearch.examining import Subject
 from slimsearch.sitting import Exam, Sat
@@ -34,27 +44,35 @@ def _evaluate(exam: Exam, watch: Watch, until: ExitStack) -> dict[str, Any]:
         home = _home(exam, subject)
         first = sitting.asked(exam, subject, home, watch, until)
     result = _result(exam, first)
-    if exam.against:
-        second = _against(exam, home, watch, until)
+    for name in _others(exam.against):
+        second = _against(exam, name, home, watch, until)
         _keep(second, _result(exam, second))
-        result["against"] = [_compared(exam, first, second)]
+        result["against"].append(_compared(exam, first, second))
     _keep(first, result)
     if first.file is not None:
         artefact.renew_card(first.file.parent.parent)
     return result
 
 
-def _against(exam: Exam, home: Path, watch: Watch, until: ExitStack) -> Sat:
-    place = Path(exam.against).expanduser()
+def _others(against: str) -> list[str]:
+    """Those to compare with: one, or several with commas between them."""
+    if Path(against).expanduser().exists():
+        return [against] if against else []
+    return list(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
+
+
+def _against(exam: Exam, other: str, home: Path, watch: Watch, until: ExitStack) -> Sat:
+    place = Path(other).expanduser()
     if place.is_file():
         return sitting.given(exam, place, watch)
     if exam.given:
         raise SettingsError(
-            f"--against {exam.against} is no file of answers, which --answers is compared with."
+            f"--against {other} is no file of answers, which --answers is compared with."
         )
-    dense = exam.against == results.DENSE
-    subject = examining.subject(_dense(exam.source) if dense else exam.against)
-    name = results.DENSE if dense else place.resolve().name if place.is_dir() else subject.name
+    baselines = {results.DENSE: _dense, results.UNIFORM: _uniform}
+    made = other in baselines and not place.is_dir()
+    subject = examining.subject(baselines[other](exam.source, watch) if made else other)
+    name = other if made else place.resolve().name if place.is_dir() else subject.name
     own = home if home.name == results.FOLDER else home.parent
     return sitting.asked(exam, replace(subject, name=name), own / name, watch, until)
 
@@ -86,11 +104,13 @@ def _keep(sat: Sat, result: dict[str, Any]) -> None:
     """The result, its log with marks, and what an official server takes."""
     if sat.file is None:
         return
-    if (form := sat.task.submission(sat.answered)) is not None:
-        place = sat.file.with_suffix(f".submission.{form[0]}")
-        sat.file.parent.mkdir(parents=True, exist_ok=True)
-        files.write(place, form[1].encode())
-        result["submission"] = place.name
+    form = sat.task.submission(sat.answered)
+    for ending, content in form.items():
+        place = Path(f"{sat.file.with_suffix('.submission')}{ending}")
+        with files.writing(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        files.write(place, content.encode())
+        result["submission"] = place.relative_to(sat.file.parent).parts[0]
     lines = [
         examining.line(sat.task, question, answer)
         | {"marks": dict(sat.marked.of.get(question.id, {}))}
@@ -111,9 +131,26 @@ def _home(exam: Exam, subject: Subject) -> Path:
     return Path(results.FOLDER) / subject.name
 
 
-def _dense(source: str) -> str:
+def _uniform(source: str, watch: Watch) -> str:
+    """A run's baseline, pruned where that was not done yet."""
+    run = _run(source)
+    if not (run / history.SETTINGS).is_file():
+        raise SettingsError(
+            f"--against uniform prunes a run's own baseline, and {source} is no run. Give the run, "
+            f"or prune one with `slimsearch prune MODEL --ratio RATIO --out FOLDER` and name that."
+        )
+    return str(pruning.uniform(run, watch))
+
+
+def _run(source: str) -> Path:
+    """The run that is meant by its folder or by that of its champion."""
+    place = Path(source).expanduser()
+    return place.parent if place.name == "model" else place
+
+
+def _dense(source: str, watch: Watch) -> str:
     """The model that a run began with, or that an export was made of."""
-    file = Path(source) / "settings.toml"
+    file = _run(source) / history.SETTINGS
     if file.is_file():
         return settings.read(file).model
     base = artefact.record_of(Path(source)).get("base")

@@ -180,13 +180,17 @@ def round_weights(vlm: VLM) -> None:
     vlm.set_weights({name: w.to(vlm.disk_dtype) for name, w in vlm.weights().items()})
 
 
-def prune_uniformly(loop: Loop) -> None:
-    """The baseline: every prunable matrix at the same ratio, pruned exactly; where the ratio is of
-    what a decoder spends, at the one level that takes it."""
-    policy = Policy({SPARSITY: {"blocks.*": loop.settings.ratio}})
+def uniform(loop: Loop) -> Policy:
+    """The baseline: every prunable matrix at the same ratio; where the ratio is of what a decoder
+    spends, at the one level that takes it."""
     if loop.settings.budget != "weights":
-        policy = loop.space.decode(loop.space.budget.uniform(np.random.default_rng(0)))
-    prune_policy(loop, policy, published=True)
+        return loop.space.decode(loop.space.budget.uniform(np.random.default_rng(0)))
+    return Policy({SPARSITY: {"blocks.*": loop.settings.ratio}})
+
+
+def prune_uniformly(loop: Loop) -> None:
+    """Puts the baseline on the model, pruned exactly."""
+    prune_policy(loop, uniform(loop), published=True)
 
 
 def on_text(loop: Loop) -> Loop:

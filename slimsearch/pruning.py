@@ -7,11 +7,22 @@ bytes in the copy, and forgotten. Memory then does not grow with the number of b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch import artefact, assembly, files, finish, inputs, streaming
+from slimsearch import (
+    artefact,
+    assembly,
+    changes,
+    files,
+    finish,
+    history,
+    inputs,
+    results,
+    settings,
+    streaming,
+)
 from slimsearch.batch import Calibrated
 from slimsearch.contracts import Family
 from slimsearch.errors import CalibrationError, PolicyError, RunError
@@ -42,6 +53,44 @@ def prune(settings: Settings, folder: Path, watch: Watch) -> PrunedModel:
         raise RunError(f"{folder} exists already; choose another folder with --out.")
     given = inputs.gather(settings)
     return (_prune_streamed if settings.stream else _prune_resident)(given, folder, watch)
+
+
+def uniform(run: Path, watch: Watch) -> Path:
+    """What a run's search has to beat, as a model folder in the run: the model that it began with,
+    pruned alike everywhere by the run's ratio, solver and calibration. Made once."""
+    folder = run / results.UNIFORM
+    if folder.is_dir():
+        return folder
+    chosen = settings.read(run / history.SETTINGS)
+    given = inputs.gather(
+        replace(chosen, executor="local", projector_steps=0, polish="none", out="")
+    )
+    _check_same(run, given)
+    bench = assembly.load(given, watch)
+    loop, vlm = bench.loop, bench.loop.evaluator.vlm
+    if SPARSITY not in loop.evaluator.families:
+        raise PolicyError(
+            f"{run} searched a policy without sparsity, so there is no uniform pruning to hold it "
+            f"against. Leave 'uniform' out."
+        )
+    policy = finish.uniform(loop)
+    with watch.stage("uniform", len(vlm.matrices)) as advance:
+        finish.prune_policy(loop, policy, advance, published=True)
+    facts = assembly.facts(given, loop.evaluator.store.sparsities(vlm), vlm)
+    artefact.write(vlm, folder, {**facts, "policy": policy.tables}, bench.exporters)
+    return folder
+
+
+def _check_same(run: Path, given: Given) -> None:
+    """Refuses a model or calibration that is not the run's any more."""
+    before = history.read(run).fingerprint
+    keys = ("model", "calibration")
+    was, now = ({key: some.get(key) for key in keys} for some in (before, given.fingerprint))
+    if changed := changes.between(was, now):
+        raise RunError(
+            f"What {run} began with has changed since ({'; '.join(changed)}), so its uniform "
+            f"baseline cannot be pruned. Restore it, or name a model that was pruned elsewhere."
+        )
 
 
 def _prune_resident(given: Given, folder: Path, watch: Watch) -> PrunedModel:

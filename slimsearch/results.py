@@ -14,7 +14,8 @@ TASK.json, written when it begins (without figures) and again at its end:
                   "figures": {"accuracy": {"value": -1.2, "low": -2.4, "high": 0.1, "p": 0.07}},
                   "mcnemar": {"only_first": 3, "only_second": 8, "p": 0.23}}],
      "judge": {"url": "...", "model": "..."},       where one graded the answers
-     "submission": "scienceqa.submission.json",     the official form, where there is one
+     "submission": "scienceqa.submission.json",     the official form, where there is one; a
+                                                    folder for MME
      "notes": ["..."]}
 
 Accuracies, F1 and the like are percentages, as papers print them; perplexities are perplexities.
@@ -27,7 +28,8 @@ TASK.jsonl, a line for each question, appended as answers come and written again
      "read": "B", "expected": ["A"], "marks": {"right": 0.0, "count": 1.0}}
 
 `read` is what the task read out of the answer; `picture` is a path, or null for none.
-A run's results stand in RUN/eval/MODEL/, MODEL being `champion`, `dense` or another's name.
+A run's results stand in RUN/eval/MODEL/, MODEL being `champion`, `dense`, `uniform` or another's
+name.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ from slimsearch.errors import RunError
 FORMAT = 1
 FOLDER = "eval"  # in a run or an export
 LOCK = "lock"
-CHAMPION, DENSE = "champion", "dense"
+CHAMPION, DENSE, UNIFORM = "champion", "dense", "uniform"
 
 Line = dict[str, Any]
 
@@ -92,7 +94,10 @@ def copy(source: Path, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for result in all_in(source):
             for file in Path(result["file"]).parent.glob(f"{Path(result['file']).stem}.*"):
-                shutil.copyfile(file, target / file.name)
+                if file.is_dir():
+                    shutil.copytree(file, target / file.name)
+                else:
+                    shutil.copyfile(file, target / file.name)
 
 
 def read(file: Path) -> dict[str, Any] | None:

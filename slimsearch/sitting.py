@@ -28,7 +28,7 @@ class Exam:
     data: str = ""
     source: str = ""  # a model, run or export; none where `given` is one
     given: str = ""  # a file of answers in place of a model
-    against: str = ""  # another model, 'dense' or a file of answers, to compare with
+    against: str = ""  # other models, 'dense', 'uniform', files of answers, to compare with
     limit: int = 0  # questions that are drawn; 0: all
     seed: int = 0
     out: str = ""

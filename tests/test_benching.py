@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slimsearch import benching, exporting
-from slimsearch.benching import DENSE, SPARSE, Contestant
+from slimsearch.benching import DENSE, SPARSE, UNIFORM, Contestant
 from slimsearch.contracts import Session
 from slimsearch.errors import InputError
 
@@ -40,6 +40,15 @@ def rows(engines: dict, length: int = 16) -> tuple[benching.Row, ...]:
         for (model, engine), (prompt, token) in engines.items()
     ]  # fmt: skip
     return tuple(benching._rows(contestants))
+
+
+def test_uniform_stands_between_and_is_never_what_to_use():
+    found = rows({
+        (SPARSE, "a"): (0.03, 0.03), (UNIFORM, "a"): (0.01, 0.01), (DENSE, "a"): (0.04, 0.04),
+    })  # fmt: skip
+    uniform = next(row for row in found if row.model == UNIFORM)
+    assert uniform.prefill_of_own_dense == pytest.approx(4)
+    assert all("use a on export" in line for line in benching._verdict(found))
 
 
 def test_ratios_are_against_the_same_engine_and_the_best():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from slimsearch import checkpoint, examining, generating, history, results
+from slimsearch import artefact, checkpoint, examining, generating, history, pruning, results
 from slimsearch.api import search
 from slimsearch.errors import RunError, SettingsError, TaskError
 from slimsearch.evaluating import evaluate
@@ -179,17 +179,39 @@ def test_an_export_keeps_its_results_and_shows_them_on_its_card(data, damaged, t
     assert before["figures"] == found["figures"]
 
 
-def test_a_run_keeps_its_champions_results_and_stays_whole(data, small, tmp_path):
+def test_a_run_keeps_its_champions_results_and_stays_whole(data, small, tmp_path, monkeypatch):
     """RUN and RUN/model are the same champion, whose folder is left as it was."""
     run = tmp_path / "run"
-    search(replace(small, rounds=1, candidates=2, finalists=0, final_steps=1, out=str(run),
-                   skip_baselines=True))  # fmt: skip
-    said = evaluate(Exam("pairs", str(data / "pairs" / "pairs.json"), str(run), against="dense"))
+    search(replace(small, rounds=1, candidates=2, finalists=0, final_steps=1, out=str(run)))
+    exam = Exam("pairs", str(data / "pairs" / "pairs.json"), str(run), against="dense, uniform")
+    said = evaluate(exam)
     again = evaluate(Exam("pairs", str(data / "pairs" / "pairs.json"), str(run / "model")))
     assert again["figures"] == said["figures"]
-    assert {one["model"]["name"] for one in results.all_in(run)} == {"champion", "dense"}
-    assert said["against"][0]["model"]["base"] == small.model
+    assert {one["model"]["name"] for one in results.all_in(run / "eval")} == {
+        "champion", "dense", "uniform",
+    }  # fmt: skip
+    dense, uniform = (other["model"] for other in said["against"])
+    assert dense["base"] == uniform["base"] == small.model
+    rows = history.read(run).rows
+    assert uniform["sparsity"] == rows["uniform sparsegpt"]["sparsity"]
+    assert set(artefact.record_of(run / "uniform")["matrices"].values()) == {small.ratio}
     history.read(run).check_written("model/")
+    monkeypatch.setattr(pruning.assembly, "load", lambda *_: pytest.fail("pruned again"))
+    assert evaluate(exam)["against"] == said["against"]
+
+
+def test_a_baseline_is_only_pruned_of_what_the_run_began_with(data, small, tmp_path, llava):
+    run, model = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(llava, model)
+    search(replace(small, model=str(model), rounds=1, candidates=2, finalists=0, final_steps=1,
+                   out=str(run), skip_baselines=True))  # fmt: skip
+    exam = Exam("pairs", str(data / "pairs" / "pairs.json"), str(run), against="uniform")
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    (model / "config.json").write_text(json.dumps(config | {"changed": 1}), "utf-8")
+    with pytest.raises(RunError, match=r"has changed since \(model\.config\.json was"):
+        evaluate(exam)
+    with pytest.raises(SettingsError, match=r"is no run\. Give the run, or prune"):
+        evaluate(replace(exam, source="demo", out=str(tmp_path)))
 
 
 def test_perplexity_is_that_of_transformers(data, tmp_path):

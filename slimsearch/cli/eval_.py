@@ -28,7 +28,8 @@ def command(
     against: Annotated[
         str,
         typer.Option(
-            help="Another model, or dense (what this one was pruned from), to compare with."
+            help="Others to compare with, commas between them: models, dense (what this one was "
+            "pruned from), uniform (a run's baseline, pruned now where it was not yet)."
         ),
     ] = "",
     answers: Annotated[

@@ -29,6 +29,9 @@ def command(
         str, typer.Option(help="An OpenAI-compatible address that grades MM-Vet and LLaVA-Bench.")
     ] = "",
     judge_model: Annotated[str, typer.Option(help="The judge's model.")] = "",
+    timed_in: Annotated[
+        str, typer.Option(help="Figure 1: the form that runs are timed in; none: not timed.")
+    ] = "native",
 ) -> None:
     """Make the paper's tables and figures again, published numbers beside. Run again to go on."""
     from dataclasses import replace
@@ -51,7 +54,8 @@ def command(
     }
     folder = Path(settings.out or f"papers/{Path(model).name}")
     with Display() as watch:
-        replicating.replicate(chosen, only, sizes, asked, folder, watch)
+        form = "" if timed_in == "none" else timed_in
+        replicating.replicate(chosen, only, sizes, asked, form, folder, watch)
     if settings.json:
         display.say((folder / replicating.FACTS).read_text("utf-8"))
         return

@@ -107,9 +107,10 @@ class Task(ABC):
         """The figures of the whole, whose sums these are; by default those of the group ''."""
         return dict(by_group[WHOLE])
 
-    def submission(self, answered: Sequence[tuple[Question, str]]) -> tuple[str, str] | None:
-        """The form in which an official server takes answers: a file's ending and its content."""
-        return None
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> dict[str, str]:
+        """The form in which an official server or scorer takes answers: content by a file's ending,
+        such as '.json'; or by '/count.txt' and so on, which are put into a folder."""
+        return {}
 
     def measure(self, vlm: VLM, held_out: Calibrated) -> dict[str, float]:
         """The same on what a run has kept back from its calibration, for the run's own table;

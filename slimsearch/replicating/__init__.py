@@ -31,17 +31,19 @@ def replicate(
     only: str,
     sizes: tuple[Sequence[int], Sequence[int]],
     asked: Mapping[str, Sequence[str]],
+    timed_in: str,
     folder: Path,
     watch: Watch,
 ) -> Study:
     """Runs and evaluates, and leaves paper.html, paper.json and the figures in the folder.
 
     `sizes` are numbers and lengths of segments for Figure 3; `asked` is what `slimsearch eval` is
-    told for each benchmark that there is data of.
+    told for each benchmark that there is data of; `timed_in` is the form in which Figure 1 is
+    timed, '' for not at all.
     """
     shown = study.exhibits(only)
     rows = study.trials(chosen, shown, *sizes)
-    found = study.carry_out(rows, asked, folder, watch)
+    found = study.carry_out(rows, asked, timed_in if "figure-1" in shown else "", folder, watch)
     tables = {
         name: exhibit
         for name, exhibit in (

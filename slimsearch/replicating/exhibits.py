@@ -132,9 +132,8 @@ def figure_1(study: Study) -> Chapter:
     body: list[Piece] = [Figure("figure-1", plot(chart), join(caption))]
     if unsaid:
         body.append(missing(
-            f"{NOT_RUN}: at {', '.join(unsaid)} there is no speed. Export the run and the dense "
-            f"model, then `slimsearch bench EXPORT --against DENSE --json > "
-            f"{study.folder}/ours-RATIO/bench.json`, and call this again."
+            f"{NOT_RUN}: at {', '.join(unsaid)} there is no speed. `slimsearch bench "
+            f"{study.folder}/ours-RATIO` times a run beside its dense model; then call this again."
         ))  # fmt: skip
     return Chapter("figure-1", "Figure 1: accuracy against speed", tuple(body))
 

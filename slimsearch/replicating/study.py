@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch import comparing, results, studying, sweeping
+from slimsearch import comparing, results, studying, sweeping, timing
 from slimsearch.errors import ResourceError, SettingsError, did_you_mean
 from slimsearch.replicating.published import RATIOS
 from slimsearch.settings import Settings
@@ -115,11 +115,16 @@ def trials(
 
 
 def carry_out(
-    rows: Mapping[str, Trial], asked: Mapping[str, Sequence[str]], folder: Path, watch: Watch
+    rows: Mapping[str, Trial],
+    asked: Mapping[str, Sequence[str]],
+    timed_in: str,
+    folder: Path,
+    watch: Watch,
 ) -> Study:
     """Runs what is not finished, asks each run what there is data for, and reads what was found.
 
-    `asked` is what `slimsearch eval` is told for each benchmark: where its data is, and so on.
+    `asked` is what `slimsearch eval` is told for each benchmark: where its data is, and so on;
+    `timed_in` is the form in which our runs of Figure 1 are timed, '' for none.
     """
     found = studying.carry_out(list(rows.values()), folder, watch)
     outcomes = {outcome.name: outcome for outcome in found}
@@ -129,6 +134,11 @@ def carry_out(
         for benchmark, told in asked.items():
             with watch.stage(f"{outcome.name}, {benchmark}"):
                 _evaluate(folder / outcome.name, benchmark, (*told, *beside), watch)
+    for run in [named(ratio, "SlimLLaVA") for ratio in RATIOS] if timed_in else ():
+        if run in outcomes and not (folder / run / timing.FILE).is_file():
+            with watch.stage(f"{run}, speed"):
+                _call(["bench", str(folder / run), "--to", timed_in], f"'{run}' was not timed", run,
+                      watch)  # fmt: skip
     kept = {
         outcome.name: results.all_in(folder / outcome.name / results.FOLDER) for outcome in found
     }
@@ -146,14 +156,19 @@ def _trial(chosen: Settings, ratio: float, method: str) -> Trial:
 
 
 def _evaluate(run: Path, benchmark: str, told: Sequence[str], watch: Watch) -> None:
-    """`slimsearch eval` in a process of its own; what was answered before is not asked again."""
+    """What was answered before is not asked again."""
     words = ["eval", str(run), "--task", *BENCHMARKS[benchmark][0], *told]
+    _call(words, f"'{run.name}' was not evaluated on {benchmark}", run.name, watch)
+
+
+def _call(words: Sequence[str], failed: str, run: str, watch: Watch) -> None:
+    """A command of ours in a process of its own; that it fails is said."""
     command = [sys.executable, "-c", "from slimsearch.cli import main; main()", *words]
     code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
     if code in studying.STOPPED:
-        raise ResourceError(f"'{run.name}' was stopped. The same command goes on with it.")
+        raise ResourceError(f"'{run}' was stopped. The same command goes on with it.")
     if code:
-        watch.note(f"'{run.name}' was not evaluated on {benchmark} (exit code {code}).")
+        watch.note(f"{failed} (exit code {code}).")
 
 
 def _is_of(result: Mapping[str, Any], benchmark: str) -> bool:

@@ -73,14 +73,14 @@ class LlavaBench(JudgedTask):
     def figures(self, sums: Sums) -> dict[str, Any]:
         return {"score": 100 * ratio(sums["ours"], sums["theirs"])}
 
-    def submission(self, answered: Sequence[tuple[Question, str]]) -> tuple[str, str] | None:
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> dict[str, str]:
         lines = [
             {"question_id": int(question.id) if question.id.isdigit() else question.id,
              "prompt": question.prompt, "text": answer, "answer_id": question.id,
              "model_id": "slimsearch", "metadata": {}}
             for question, answer in answered
         ]  # fmt: skip
-        return "jsonl", "".join(json.dumps(line) + "\n" for line in lines)
+        return {".jsonl": "".join(json.dumps(line) + "\n" for line in lines)}
 
     def how_to_grade(self) -> str:
         return (

@@ -55,7 +55,7 @@ class Mme(Task):
         return [
             official.asked(
                 Question(name, text.replace(ASKED, "").strip(), shown, (answer.strip().lower(),),
-                         (category,), name),
+                         (category,), name, facts={"asked": text}),
                 self.instruction,
             )
             for name, text, answer, category, shown in found
@@ -92,6 +92,18 @@ class Mme(Task):
         for name, kind in (("perception", PERCEPTION), ("cognition", COGNITION)):
             if scores := [by_group[one]["score"] for one in kind if one in by_group]:
                 found[name] = sum(scores)
+        return found
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> dict[str, str]:
+        """A file for each category, as MME's eval_tool reads it: picture, question, right answer
+        and what was said, parted by tabs. Both questions about a picture stand together."""
+        found: dict[str, str] = {}
+        for question, answer in answered:
+            file = f"/{question.groups[0]}.txt"
+            name, right = question.unit.rpartition("/")[2], question.expected[0].capitalize()
+            parts = (name, question.facts["asked"], right, answer)
+            line = "\t".join(" ".join(part.split()) for part in parts)
+            found[file] = f"{found.get(file, '')}{line}\n"
         return found
 
 

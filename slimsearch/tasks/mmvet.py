@@ -82,8 +82,9 @@ class MmVet(JudgedTask):
     def figures(self, sums: Sums) -> dict[str, Any]:
         return {"score": 100 * ratio(sums["grade"], sums["count"])}
 
-    def submission(self, answered: Sequence[tuple[Question, str]]) -> tuple[str, str] | None:
-        return "json", json.dumps({question.id: answer for question, answer in answered}, indent=4)
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> dict[str, str]:
+        said = {question.id: answer for question, answer in answered}
+        return {".json": json.dumps(said, indent=4)}
 
     def how_to_grade(self) -> str:
         return (

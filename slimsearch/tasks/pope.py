@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,6 +60,14 @@ class Pope(Task):
     def summary(self, by_group: Mapping[str, dict[str, Any]], sums: Sums) -> dict[str, Any]:
         splits = [figures["f1"] for name, figures in by_group.items() if name != WHOLE]
         return {"mean_f1": sum(splits) / len(splits), **by_group[WHOLE]}
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> dict[str, str]:
+        """The lines that LLaVA's eval_pope reads."""
+        lines = [
+            {"question_id": int(one.id) if one.id.isdigit() else one.id, "prompt": one.prompt,
+             "text": answer} for one, answer in answered
+        ]  # fmt: skip
+        return {".jsonl": "".join(json.dumps(line) + "\n" for line in lines)}
 
 
 def _questions(data: str, wanted: str) -> Iterator[Question]:

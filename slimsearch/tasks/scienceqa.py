@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from slimsearch.errors import SettingsError, TaskError
 
 LETTERS = "ABCDE"
 SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
-SAID = re.compile(r"The answer is ([A-Z]).", re.DOTALL)
+SAID = re.compile(r"The answer is ([A-Z]).")
 LAST_LINE = "Answer with the option's letter from the given choices directly."
 
 
@@ -56,7 +57,8 @@ class ScienceQA(Task):
 
     def read(self, question: Question, answer: str) -> str:
         """The letter alone; or one that a full stop and a blank follow; or the only 'The answer is
-        X' that something follows. Anything else, or a letter that is no choice, is no answer."""
+        X' that something follows in its line. Anything else, or a letter that is no choice, is no
+        answer."""
         letter = ""
         if len(answer) == 1 and answer in LETTERS:
             letter = answer
@@ -65,6 +67,13 @@ class ScienceQA(Task):
         elif len(found := SAID.findall(answer)) == 1:
             letter = found[0]
         return letter if letter and letter in LETTERS[: question.facts["choices"]] else ""
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> dict[str, str]:
+        """As ScienceQA's own scripts keep results: the place of each choice, -1 for none."""
+        read = {question.id: self.read(question, answer) for question, answer in answered}
+        places = {name: LETTERS.index(letter) if letter else -1 for name, letter in read.items()}
+        outputs = {question.id: answer for question, answer in answered}
+        return {".json": json.dumps({"results": places, "outputs": outputs}, indent=2)}
 
     def _numbers(self, file: Path, problems: dict[str, Any]) -> Iterable[str]:
         """The problems of the split, in its order."""

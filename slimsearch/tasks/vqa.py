@@ -64,12 +64,12 @@ class Vqa(Task):
             found["unanswerable_ap"] = 100 * (recall * precision + (1 - recall) * share)
         return found
 
-    def submission(self, answered: Sequence[tuple[Question, str]]) -> tuple[str, str] | None:
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> dict[str, str]:
         if not answered:
-            return None
+            return {}
         known = DATASETS[answered[0][0].facts["dataset"]]
         lines = [
             {known.column: question.facts["name"], known.said: self.read(question, answer)}
             for question, answer in answered
         ]
-        return "json", json.dumps(lines)
+        return {".json": json.dumps(lines)}

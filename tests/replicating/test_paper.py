@@ -199,7 +199,7 @@ def test_a_paper_of_real_runs(small, tmp_path):
         api.search(replace(row.settings, out=str(folder / name)))
     place = folder / "ours-0.5" / results.FOLDER / "champion" / "scienceqa.json"
     results.write(place, evaluation("scienceqa", "champion", 61.25))
-    done = replicating.replicate(chosen, shown, sizes, {}, folder, Watch())
+    done = replicating.replicate(chosen, shown, sizes, {}, "", folder, Watch())
     read = Reader((folder / replicating.PAGE).read_text("utf-8"))
     said = " ".join(read.words.split())
     assert "61.25" in said

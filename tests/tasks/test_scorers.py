@@ -1,5 +1,9 @@
 """What each task reads out of answers and makes of them, by the published rules."""
 
+import json
+from dataclasses import replace
+
+import official
 import pytest
 
 from slimsearch import marking
@@ -22,8 +26,9 @@ THREE = Question("1", "", expected=("B",), facts={"choices": 3})
         ("The answer is B.", "B"),
         ("I think so. The answer is B. Because of that.", "B"),
         ("The answer is B, of course", "B"),
-        ("The answer is B\n", "B"),
         ("The answer is B", ""),  # nothing follows the letter
+        ("The answer is B\n", ""),
+        ("The answer is B\nBecause of that.", ""),
         ("B.", ""),
         ("B.the sea", ""),
         ("(B)", ""),
@@ -119,6 +124,34 @@ def test_mme_wants_both_answers_about_a_picture():
     }  # fmt: skip
 
 
+def test_mme_is_handed_over_as_its_eval_tool_reads_it(tmp_path):
+    """Read back by the tool's own rules: four fields, two lines a picture, the same marks."""
+    task = Mme()
+    asked = task.questions(str(official.mme(tmp_path)), None)
+    answers = ["Yes", "no, there\tis\nnone", "maybe", "No"] * (len(asked) // 4)
+    answered = list(zip(asked, answers, strict=True))
+    files = task.submission(answered)
+    assert set(files) == {"/existence.txt", "/code_reasoning.txt"}
+    right = 0
+    for content in files.values():
+        lines = [line.split("\t") for line in content.splitlines()]
+        assert {len(line) for line in lines} == {4}
+        assert all(one[0] == two[0] for one, two in zip(lines[::2], lines[1::2], strict=True))
+        assert all(line[1].endswith("Please answer yes or no.") for line in lines)
+        for _, _, truth, said in lines:
+            start = said.lower()[:4]
+            right += ("yes" if "yes" in start else "no" if "no" in start else "") == truth.lower()
+    assert right == sum(task.mark(*pair)["right"] for pair in answered)
+
+
+def test_scienceqa_is_handed_over_by_places_and_read_back():
+    answered = [(THREE, "C. the sea"), (replace(THREE, id="2"), "(B)")]
+    (content,) = ScienceQA().submission(answered).values()
+    assert json.loads(content) == {
+        "results": {"1": 2, "2": -1}, "outputs": {"1": "C. the sea", "2": "(B)"},
+    }  # fmt: skip
+
+
 def vizwiz(said: list[str], answerable: bool) -> Question:
     facts = {"dataset": "vizwiz", "name": "x.jpg", "answerable": answerable}
     kind = "other" if answerable else "unanswerable"
@@ -137,7 +170,7 @@ def test_vizwiz_knows_what_cannot_be_answered():
     # By the ranking that average precision goes through: two said so, one of them rightly.
     assert whole["unanswerable_f1"]["value"] == pytest.approx(50)
     assert whole["unanswerable_ap"]["value"] == pytest.approx(100 * (0.5 * 0.5 + 0.5 * 0.5))
-    assert Vqa().submission(answered[:1]) == ("json", '[{"image": "x.jpg", "answer": "red"}]')
+    assert Vqa().submission(answered[:1]) == {".json": '[{"image": "x.jpg", "answer": "red"}]'}
 
 
 @pytest.mark.parametrize(
