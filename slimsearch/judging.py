@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from slimsearch import results
-from slimsearch.errors import ResourceError, SettingsError
+from slimsearch.errors import ResourceError, RunError, SettingsError
 
 TRIES = 5
 PATIENCE = 120.0  # seconds for one reply
@@ -46,6 +47,11 @@ class Judge:
             )
         if not self.model:
             raise SettingsError("Say with --judge-model which model is the judge.")
+        if self.price is not None and not all(0 <= part < inf for part in self.price):
+            raise SettingsError(
+                f"--judge-price {self.price[0]:g},{self.price[1]:g} cannot be: prices are no less "
+                f"than 0."
+            )
 
     def estimate(self, cases: Sequence[str], cached: int) -> str:
         """What grading will take, for who pays for it."""
@@ -57,21 +63,25 @@ class Judge:
             cost = f"about {money:.2f} at {self.price[0]:g} and {self.price[1]:g} a million"
         return (
             f"{self.model} at {self.url} is asked {len(cases)} times ({cached} grades are cached): "
-            f"about {read} tokens to read and at most {written} to write; {cost}."
+            f"about {read} tokens to read and up to {written} to write; {cost}."
         )
 
     def say(self, case: str, temperature: float) -> str:
-        """The judge's reply; tried again where the server is busy or cannot be reached."""
-        body = json.dumps({
+        """The judge's reply; tried again where the server is busy or cannot be reached. Models that
+        know one temperature alone are asked without any."""
+        asked: dict[str, Any] = {
             "model": self.model, "temperature": temperature,
             "messages": [{"role": "user", "content": case}],
-        }).encode()  # fmt: skip
+        }  # fmt: skip
         reason = ""
         for attempt in range(1, TRIES + 1):
             try:
-                return self._posted(body)
+                return self._posted(json.dumps(asked).encode())
             except HTTPError as error:
                 reason = f"{error.code} {error.reason}: {error.read(300).decode(errors='replace')}"
+                if error.code == 400 and "temperature" in asked and "temperature" in reason:
+                    del asked["temperature"]
+                    continue
                 if error.code not in AGAIN and error.code < 500:
                     raise ResourceError(
                         f"The judge {self.url} refuses: {reason}. Check --judge, --judge-model and "
@@ -92,7 +102,7 @@ class Judge:
         if key := os.environ.get(self.key_variable):
             headers["Authorization"] = f"Bearer {key}"
         request = Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
-        with urlopen(request, timeout=PATIENCE) as reply:
+        with build_opener(_StayHere).open(request, timeout=PATIENCE) as reply:
             found = json.loads(reply.read())
         try:
             return str(found["choices"][0]["message"]["content"] or "")
@@ -100,21 +110,35 @@ class Judge:
             raise ValueError(f"no chat completion: {str(found)[:200]}") from None
 
 
+class _StayHere(HTTPRedirectHandler):
+    """Follows nobody: the key is for the address that the user named."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
 class Grades:
-    """Replies by what was asked of whom, each on disk as soon as it came."""
+    """Replies by what was asked of whom, each on disk as soon as it came. One that holds no grade
+    is asked for again by the next call."""
 
     def __init__(self, file: Path, judge: Judge):
         self._file, self._judge = file, judge
         results.cut_torn(file)
-        self._kept = {entry["key"]: entry["reply"] for entry in results.read_lines(file)}
+        try:
+            self._kept = {entry["key"]: str(entry["reply"]) for entry in results.read_lines(file)}
+        except (KeyError, TypeError):
+            raise RunError(
+                f"{file} holds lines that are no grades. Remove it: its grades are asked for again."
+            ) from None
 
-    def missing(self, cases: Sequence[str]) -> list[str]:
-        return [case for case in cases if self._key(case) not in self._kept]
+    def missing(self, cases: Sequence[str], verdict: Verdict) -> list[str]:
+        return [case for case in cases if self._graded(case, verdict) is None]
 
     def of(self, case: str, verdict: Verdict) -> dict[str, float] | None:
         """The verdict on a case; a reply that cannot be read is asked for again, more freely."""
-        if (key := self._key(case)) in self._kept:
-            return verdict(self._kept[key])
+        if (graded := self._graded(case, verdict)) is not None:
+            return graded
+        key = self._key(case)
         reply, found = "", None
         for temperature in (0.0, 0.5, 1.0):
             reply = self._judge.say(case, temperature)
@@ -124,6 +148,10 @@ class Grades:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         results.append_lines(self._file, [self._entry(key, case, reply)])
         return found
+
+    def _graded(self, case: str, verdict: Verdict) -> dict[str, float] | None:
+        reply = self._kept.get(self._key(case))
+        return None if reply is None else verdict(reply)
 
     def _key(self, case: str) -> str:
         return hashlib.sha256(f"{self._judge.model}\n{case}".encode()).hexdigest()

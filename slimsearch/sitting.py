@@ -112,7 +112,7 @@ def _sat(
     cases = [task.case(question, answer) for question, answer in known]
     assert file is not None
     grades = Grades(file.with_suffix(".grades.jsonl"), exam.judge)
-    missing = grades.missing(cases)
+    missing = grades.missing(cases, task.verdict)
     if missing:
         watch.note(exam.judge.estimate(missing, len(cases) - len(missing)))
     with watch.stage("judge", len(cases)) as advance:
@@ -121,7 +121,10 @@ def _sat(
             verdicts.append(grades.of(case, task.verdict))
             advance()
     if unread := verdicts.count(None):
-        notes.append(f"{unread} of {len(cases)} of the judge's replies hold no grade; left out.")
+        notes.append(
+            f"{unread} of {len(cases)} of the judge's replies hold no grade and are left out; the "
+            f"same command asks for them again."
+        )
     header = {**header, "judge": {"url": exam.judge.url, "model": exam.judge.model}}
     return Sat(task, header, answered, marking.graded(known, verdicts), notes, file)
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from slimsearch import judging
-from slimsearch.errors import ResourceError, SettingsError
+from slimsearch.errors import ResourceError, RunError, SettingsError
 from slimsearch.judging import Grades, Judge
 
 
@@ -16,6 +16,7 @@ class Server:
 
     def __init__(self, replies):
         self.replies, self.asked, self.headers = list(replies), [], []
+        self.elsewhere = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -26,8 +27,11 @@ class Server:
                 reply = outer.replies.pop(0) if len(outer.replies) > 1 else outer.replies[0]
                 status = reply if isinstance(reply, int) else 200
                 content = {"choices": [{"message": {"content": reply}}]}
-                payload = json.dumps(content if status == 200 else {"error": "busy"}).encode()
+                error = {"error": "temperature does not support 0" if status == 400 else "busy"}
+                payload = json.dumps(content if status == 200 else error).encode()
                 self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", outer.elsewhere)
                 self.send_header("Content-Length", str(len(payload)))
                 self.end_headers()
                 self.wfile.write(payload)
@@ -90,6 +94,23 @@ def test_a_refusal_is_not(server):
     assert len(there.asked) == 1
 
 
+def test_the_key_goes_nowhere_else(server, monkeypatch):
+    there, elsewhere = server(302), server("1.0")
+    there.elsewhere = elsewhere.url
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with pytest.raises(ResourceError, match="refuses: 302"):
+        Judge(there.url, "gpt").say("How good?", 0.0)
+    assert elsewhere.asked == []
+
+
+def test_a_model_of_one_temperature_is_asked_without(server):
+    there = server(400, "0.5")
+    assert Judge(there.url, "gpt").say("How good?", 0.0) == "0.5"
+    assert ["temperature" in body for _, body in there.asked] == [True, False]
+    with pytest.raises(ResourceError, match="refuses: 400"):
+        Judge(server(400).url, "gpt").say("How good?", 0.0)
+
+
 def test_it_gives_up_after_some_tries(server):
     there = server(500)
     with pytest.raises(ResourceError, match=r"did not answer in 5 tries \(500 .*is kept"):
@@ -101,15 +122,15 @@ def test_grades_are_cached_and_survive_a_kill(server, tmp_path):
     there, file = server("0.5", "0.25"), tmp_path / "a" / "mmvet.grades.jsonl"
     judge = Judge(there.url, "gpt")
     grades = Grades(file, judge)
-    assert grades.missing(["one", "two"]) == ["one", "two"]
+    assert grades.missing(["one", "two"], number) == ["one", "two"]
     assert grades.of("one", number) == {"grade": 0.5, "count": 1.0}
     file.write_bytes(file.read_bytes() + b'{"key": "torn')
     again = Grades(file, judge)
-    assert again.missing(["one", "two"]) == ["two"]
+    assert again.missing(["one", "two"], number) == ["two"]
     assert again.of("one", number) == {"grade": 0.5, "count": 1.0}
     assert again.of("two", number) == {"grade": 0.25, "count": 1.0}
     assert len(there.asked) == 2
-    assert Grades(file, Judge(there.url, "other")).missing(["one"]) == ["one"]
+    assert Grades(file, Judge(there.url, "other")).missing(["one"], number) == ["one"]
 
 
 def test_a_reply_without_a_grade_is_asked_for_again(server, tmp_path):
@@ -117,8 +138,14 @@ def test_a_reply_without_a_grade_is_asked_for_again(server, tmp_path):
     grades = Grades(tmp_path / "g.jsonl", Judge(there.url, "gpt"))
     assert grades.of("one", number) == {"grade": 0.75, "count": 1.0}
     assert [body["temperature"] for _, body in there.asked] == [0.0, 0.5, 1.0]
-    there.replies = ["no grade"]
+    there.replies = ["no grade", "no grade", "no grade", "0.5"]
     assert grades.of("two", number) is None
+    later = Grades(tmp_path / "g.jsonl", Judge(there.url, "gpt"))
+    assert later.missing(["one", "two"], number) == ["two"]
+    assert later.of("two", number) == {"grade": 0.5, "count": 1.0}
+    (tmp_path / "g.jsonl").write_text('{"id": 1}\n', "utf-8")
+    with pytest.raises(RunError, match="lines that are no grades"):
+        Grades(tmp_path / "g.jsonl", Judge(there.url, "gpt"))
 
 
 def test_the_cost_is_told():
@@ -134,3 +161,6 @@ def test_what_is_no_judge_is_refused():
         Judge("gpt-4", "gpt").check()
     with pytest.raises(SettingsError, match="--judge-model"):
         Judge("http://localhost:8000/v1", "").check()
+    for price in ((-1.0, 2.0), (1.0, float("nan"))):
+        with pytest.raises(SettingsError, match="no less than 0"):
+            Judge("http://localhost:8000/v1", "gpt", price=price).check()

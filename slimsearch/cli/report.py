@@ -7,7 +7,7 @@ import typer
 
 
 def command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders that `slimsearch run` made.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, compare or sweep.")],
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(

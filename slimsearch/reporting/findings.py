@@ -10,6 +10,9 @@ from slimsearch.drawing import Bar, Group, HeatMap, Scene, bars, heat
 from slimsearch.reporting.story import Row, Story
 from slimsearch.reporting.words import FIGURES, duration
 
+BENCHED = {  # what bench calls them -> how they are called here, and coloured
+    "export": ("champion", "blue"), "uniform": ("uniform", "orange"), "against": ("dense", "grey"),
+}  # fmt: skip
 COLOUR = {"dense": "grey", "uniform": "orange", "searched": "blue"}
 
 
@@ -121,8 +124,8 @@ def speed(bench: Mapping[str, Any]) -> Scene:
         ):  # fmt: skip
             ordered = sorted(zip(speeds, rows, strict=True), key=lambda one: -one[0])
             drawn = [
-                Bar(f"{row['engine']}, {'pruned' if row['model'] == 'export' else 'dense'}",
-                    value, f"{value:.0f}", "blue" if row["model"] == "export" else "grey")
+                Bar(f"{row['engine']}, {BENCHED[row['model']][0]}", value, f"{value:.0f}",
+                    BENCHED[row["model"]][1])
                 for value, row in ordered
             ]  # fmt: skip
             groups.append(Group(title, drawn))

@@ -19,9 +19,12 @@ from slimsearch.version import __version__
 def whole(stories: Sequence[Story], opening: Chapter | None, chapters: Sequence[Chapter]) -> str:
     """The HTML of a report."""
     words = tag("section", tag("h2", "The words"), sections.glossary(), id="words")
-    if opening is not None:
-        title = f"{len(stories)} pruning searches"
-        return page("slimsearch report", title, [], [opening, *chapters], words)
+    if opening is not None or len(stories) != 1 or len(chapters) > 1:
+        title = f"{len(stories)} pruning searches" if len(stories) > 1 else "Pruning searches"
+        if len(chapters) == 1:
+            title = f"Pruning {chapters[0].title}, compared"
+        first = [opening] if opening is not None else []
+        return page("slimsearch report", title, [], [*first, *chapters], words)
     pieces = chapters[0].body
     told = [rendered(piece) for piece in pieces if not isinstance(piece, Chapter)]
     linked = [piece for piece in pieces if isinstance(piece, Chapter)]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from slimsearch import results
 from slimsearch.reporting import findings
+from slimsearch.reporting.beside import in_order
 from slimsearch.reporting.markup import Chapter, Figure, Html, join, missing, paragraph, table, tag
 from slimsearch.reporting.story import Story
-from slimsearch.reporting.words import FIGURES, count, figure, listed, size, spelt
+from slimsearch.reporting.words import FIGURES, bounded, count, figure, listed, size, spelt
 
-KNOWN = (results.DENSE, results.CHAMPION)
-PLAIN = {"export": "pruned", "against": "dense"}
+PLAIN = {"export": "champion", "uniform": "uniform", "against": "dense"}
 
 
 def found(story: Story) -> Chapter:
@@ -67,27 +66,12 @@ def evaluations(story: Story) -> Iterator[Chapter]:
     )]  # fmt: skip
     for name, some in story.tasks.items():
         body += _task(name, some)
-    if not any(result["model"]["name"] not in KNOWN for result in story.evaluations):
-        body.append(_uniform(story))
     yield Chapter("tasks", "Benchmarks", tuple(body))
-
-
-def _uniform(story: Story) -> Html:
-    """How a uniformly pruned model comes into these tables."""
-    chosen = story.settings
-    prune = (
-        f"slimsearch prune --model {chosen.model} --ratio {chosen.ratio:g} --solver "
-        f"{chosen.solver} --out uniform"
-    )
-    ask = f"slimsearch eval {story.folder} --task TASK --data DATA --against uniform"
-    return missing(
-        f"Uniform pruning was not asked. `{prune}` makes that model, and `{ask}` asks it the same "
-        f"questions."
-    )
 
 
 def _task(name: str, some: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
     """One task's figures by model, its breakdown, and how sure a difference is."""
+    some = in_order(some)
     first = some[0]
     yield tag("h3", name)
     keys = list(dict.fromkeys(key for result in some for key in result["figures"]))
@@ -96,7 +80,7 @@ def _task(name: str, some: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
         yield table(
             ["model", "questions", *map(spelt, keys)],
             [[result["model"]["name"], str(result["count"]),
-              *(_bounded(result["figures"].get(key)) for key in keys)] for result in some],
+              *(bounded(result["figures"].get(key)) for key in keys)] for result in some],
             strong,
         )  # fmt: skip
     else:
@@ -107,7 +91,7 @@ def _task(name: str, some: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
         yield table(
             [f"{spelt(headline)} by group", *groups],
             [[result["model"]["name"],
-              *(_value(result["breakdown"].get(group, {}).get(headline)) for group in groups)]
+              *(bounded(result["breakdown"].get(group, {}).get(headline)) for group in groups)]
              for result in some],
             strong,
         )  # fmt: skip
@@ -128,25 +112,14 @@ def _difference(result: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     )
 
 
-def _bounded(told: Mapping[str, Any] | None) -> str:
-    if told is None:
-        return "not measured"
-    if told.get("low") is None:
-        return _value(told)
-    return f"{told['value']:.2f} [{told['low']:.2f}, {told['high']:.2f}]"
-
-
-def _value(told: Mapping[str, Any] | None) -> str:
-    return "not measured" if told is None or told["value"] is None else f"{told['value']:.2f}"
-
-
 def speed(story: Story) -> Chapter:
     """What `bench` measured, and what the weights take on disk."""
     body: list[Html | Figure] = []
     if not story.benches:
         body.append(missing(
-            "Speed was not measured. `slimsearch bench EXPORT --against DENSE_EXPORT --json`, "
-            "kept as bench.json in the run's folder or given with --bench, is shown here."
+            f"Speed was not measured. `slimsearch bench {story.folder}` times champion, uniform "
+            f"and dense, and a report made after that shows it here; so does --bench with what "
+            f"`slimsearch bench EXPORT --against DENSE --json` printed."
         ))  # fmt: skip
     for number, bench in enumerate(story.benches, 1):
         columns = ("model, engine", "prompt", "prompt ms", "tokens a second", "times own dense",
@@ -178,13 +151,10 @@ def _sizes(story: Story) -> Html:
     scope, best = story.scope, story.searched
     if not scope or best is None:
         return missing("How many parameters the model has, this run did not keep.")
-    prunable = sum(rows * columns for _, rows, columns in scope["matrices"])
-    each, whole = scope["bytes_each"], scope["parameters"]
-    kept = round(prunable * (1 - best.sparsity))
-    packed = (whole - prunable + kept) * each + prunable / 8
+    prunable, packed = story.prunable, story.packed(best.sparsity)
     return paragraph(
-        f"Of {count(whole)} parameters {count(prunable)} could be pruned, and {count(kept)} of "
-        f"those are left. An ordinary folder keeps the zeros and is as large as before, "
-        f"{size(whole * each)}; a bit for each prunable weight and the values that stay would take "
-        f"{size(packed)}, {packed / (whole * each):.0%} of that."
+        f"Of {count(scope['parameters'])} parameters {count(prunable)} could be pruned, and "
+        f"{count(prunable * (1 - best.sparsity))} of those are left. An ordinary folder keeps the "
+        f"zeros and is as large as before, {size(story.whole)}; a bit for each prunable weight and "
+        f"the values that stay would take {size(packed)}, {packed / story.whole:.0%} of that."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slimsearch import history
-from slimsearch.reporting import answers, cost, quality, search
+from slimsearch.reporting import answers, beside, cost, quality, search
 from slimsearch.reporting.markup import Chapter, Figure, Gallery, Html, Piece, tag
 from slimsearch.reporting.story import Story
 from slimsearch.reporting.words import FIGURES, count, duration, figure, listed
@@ -16,6 +16,7 @@ WORDS = (
     ("score", "what the search lowers, measured on calibration data; its terms are weighed and "
               "added up"),
     ("uniform", "the same share removed everywhere, by the same solver: what a search has to beat"),
+    ("champion", "the candidate that won, and the model that was pruned by it"),
     ("calibration", "the text and pictures that choose what goes; nothing in a table of results "
                     "was among them"),
     ("stitched", "put together from matrices that were each pruned once at every level; the best "
@@ -26,6 +27,7 @@ WORDS = (
 def chapter(story: Story, prefix: str) -> Chapter:
     """The whole run; anchors and figures begin with `prefix`."""
     parts = [
+        beside.beside(story),
         quality.found(story),
         *quality.evaluations(story),
         quality.speed(story),

@@ -56,6 +56,21 @@ class Story:
         """What there was to prune and to measure on; empty for runs that kept no count."""
         return self.history.scope or {}
 
+    @property
+    def prunable(self) -> int:
+        """How many weights may be pruned."""
+        return sum(rows * columns for _, rows, columns in self.scope["matrices"])
+
+    @property
+    def whole(self) -> int:
+        """Bytes of the dense model."""
+        return self.scope["parameters"] * self.scope["bytes_each"]
+
+    def packed(self, sparsity: float) -> float:
+        """Bytes with a bit for each prunable weight, and the values that stay."""
+        gone = round(self.prunable * sparsity) * self.scope["bytes_each"]
+        return self.whole - gone + self.prunable / 8
+
     @cached_property
     def rows(self) -> list[Row]:
         """The run's own table, as far as it came."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from slimsearch.settings import Settings, as_dict
 
@@ -29,6 +30,15 @@ def figure(key: str, value: float | None) -> str:
     if value is None:
         return "not measured"
     return f"{value:.1%}" if key == "accuracy" else f"{value:.3f}"
+
+
+def bounded(told: Mapping[str, Any] | None) -> str:
+    """A figure of an evaluation, its 95% interval in brackets where that was kept."""
+    if told is None or told["value"] is None:
+        return "not measured"
+    if told.get("low") is None:
+        return f"{told['value']:.2f}"
+    return f"{told['value']:.2f} [{told['low']:.2f}, {told['high']:.2f}]"
 
 
 def count(number: float) -> str:

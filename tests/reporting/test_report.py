@@ -1,5 +1,6 @@
 """A report says what the run holds, to the figure, and what it does not hold."""
 
+import json
 import re
 import shlex
 import shutil
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from slimsearch import api, cli, history, reporting, settings
 from slimsearch.candidate import Score
 from slimsearch.errors import RunError, SettingsError
-from slimsearch.reporting import findings, search, searching, story, words
+from slimsearch.reporting import beside, findings, search, searching, story, words
 from slimsearch.reporting.markup import Html, rendered, tag
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.1.0-format-2"
@@ -66,7 +67,8 @@ def test_every_figure_stands_beside_it_as_svg_and_png(page, read):
 
 def test_every_section_of_the_story_is_there(read):
     for heading in (
-        "What was found", "Benchmarks", "Speed and size", "How the search went",
+        "Dense, uniform and champion", "What was found", "Benchmarks", "Speed and size",
+        "How the search went",
         "Where the weights went", "Term by term", "Stitched against exact",
         "Where the search looked", "What it answers", "Failed candidates", "What it cost",
         "How to make it again", "The words",
@@ -175,14 +177,73 @@ def test_evaluations_are_shown_with_intervals_and_the_answers_that_differ(read):
         "champion against dense, the same 5 questions: -20.00 (-40.00 to -1.00), p = 0.03" in said
     )
     assert "3 of 5 answers differ" in said
-    assert "Uniform pruning was not asked." in said
+    assert "Not every model was asked pope: slimsearch eval" in said
     assert "Is there a thing <0>?" in said
     assert "The picture gone.png cannot be read any more." in said
 
 
+def test_all_three_stand_side_by_side(told):
+    """Every figure of the run, of each task, of the bench; what is not there is said to be so."""
+    said = plain(beside.beside(told))
+    dense, uniform, best = told.dense, told.uniform, told.searched
+    for key, (name, _) in words.FIGURES.items():
+        three = [words.figure(key, row.figures[key]) for row in (dense, uniform, best)]
+        assert re.search(rf"{name}, held-out data \(\w+ is better\) {' '.join(three)}", said)
+    assert (
+        "pope, accuracy (more is better) 80.00 [70.00, 90.00] not measured 60.00 [50.00, 70.00]"
+        in said
+    )
+    assert (
+        "prompt of 64 tokens (less is better) 32.0 (openvino bfloat16) not measured "
+        "42.7 (deepsparse float32)" in said
+    )
+    kept = told.prunable * (1 - best.sparsity)
+    bare = told.scope["parameters"] - told.prunable
+    assert told.packed(best.sparsity) == pytest.approx(
+        (bare + kept) * told.scope["bytes_each"] + told.prunable / 8
+    )
+    assert "--against dense,uniform asks all three" in said
+
+
+def study_of(folder: Path, name: str, rows: dict[str, dict]) -> Path:
+    folder.mkdir()
+    facts = {"model": "demo", "ratio": 0.6, "rows": [
+        {"name": row, "about": f"about {row}", "sparsity": 0.6, "figures": figures, "seconds": 90.0,
+         "peak_bytes": 1 << 30} for row, figures in rows.items()
+    ]}  # fmt: skip
+    (folder / name).write_text(json.dumps(facts), "utf-8")
+    return folder
+
+
+def test_a_study_is_a_table_and_what_each_row_lost(run, tmp_path):
+    compared = study_of(tmp_path / "demo-0.6", "compare.json", {
+        "dense": {"perplexity": 2.0, "accuracy": 1.0}, "uniform-wanda": {"perplexity": 3.5},
+        "searched": {"perplexity": 2.25, "accuracy": 0.9},
+    })  # fmt: skip
+    swept = study_of(tmp_path / "swept", "sweep.json", {
+        "8x64": {"perplexity": 3.0}, "16x64": {"perplexity": 2.5}, "8x128": {"perplexity": 2.6},
+    })  # fmt: skip
+    (page, *figures) = reporting.report([compared], tmp_path / "one")
+    read = Reader(page.read_text("utf-8"))
+    said = " ".join(read.words.split())
+    assert "uniform-wanda about uniform-wanda 60.0% 3.500 not measured 90.0 s 1 GiB" in said
+    assert "Text perplexity, above dense searched 0.25 uniform-wanda 1.5" in said
+    assert {file.stem for file in figures} == {"perplexity", "accuracy"}
+    (page, *_) = reporting.report([swept, run, compared], tmp_path / "all")
+    read = Reader(page.read_text("utf-8"))
+    assert "128 tokens each" in read.words
+    assert {"swept-study", "first-run", "demo-0-6-study"} <= set(read.ids)
+    assert len(read.ids) == len(set(read.ids))
+    with pytest.raises(SettingsError, match="is a study of several"):
+        reporting.report([compared], tmp_path / "two", [run / "bench.json"])
+    (compared / "compare.json").write_text('{"rows": [1]}', "utf-8")
+    with pytest.raises(RunError, match=r"compare\.json cannot be read as a study"):
+        reporting.report([compared], tmp_path / "two")
+
+
 def test_speed_is_the_benchs(read):
     said = " ".join(read.words.split())
-    assert "pruned, deepsparse float32 64 42.7 150.0 1.50 / 1.40 0.75 / 0.70 12.5 300" in said
+    assert "champion, deepsparse float32 64 42.7 150.0 1.50 / 1.40 0.75 / 0.70 12.5 300" in said
     assert "prefill: use openvino." in said
     assert "vllm is not here." in said
 
