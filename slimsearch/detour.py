@@ -19,7 +19,7 @@ from slimsearch import attention
 from slimsearch.errors import ModelError
 from slimsearch.kinds import PADDING, PICTURE, PROMPT, TEXT
 from slimsearch.passage import Passage
-from slimsearch.route import Route, Step
+from slimsearch.route import PICTURES, Kinds, Route, Step
 from slimsearch.stand_in import stand_in
 
 NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "final_layer_norm")
@@ -30,6 +30,7 @@ class Detours:
 
     def __init__(self, base: nn.Module, decoder: Any, stages: Sequence[Mapping[str, str]]):
         self._attention, self._ffn = halves(stages)
+        self._queries = next((stage["q"] for stage in stages if "q" in stage), "")
         self._base, self._decoder = base, decoder
         self._route: Route | None = None
         self._undo: list[Callable[[], None]] = []
@@ -49,7 +50,7 @@ class Detours:
             return
         attention.register()
         detours = [
-            _Detour(index, step, block, self._attention, self._ffn)
+            _Detour(index, step, block, self._attention, self._ffn, self._queries)
             for index, (step, block) in enumerate(
                 zip(route.steps, self._decoder.layers, strict=True)
             )
@@ -135,10 +136,19 @@ class _Detour:
     """One block that stands behind a Step; `beside` says how it takes in what the block before did
     beside it."""
 
-    def __init__(self, index: int, step: Step, block: Any, attention: str, ffn: tuple[str, ...]):
+    def __init__(
+        self,
+        index: int,
+        step: Step,
+        block: Any,
+        attention: str,
+        ffn: tuple[str, ...],
+        queries: str,
+    ):
         self.index, self.step, self.beside = index, step, ""
         self._block, self._attention = block, block.get_submodule(attention)
         self._ffn = [block.get_submodule(path) for path in ffn]
+        self._asks = block.get_submodule(queries) if queries and step.window == 0 else None
         self._norm = _norm_before_ffn(block) if step.parallel_ffn else None
         self._passage = Passage(torch.empty(0, 0))
         self._input = torch.empty(0)
@@ -147,8 +157,13 @@ class _Detour:
         """Takes the places of the block's functions; calling what it gives undoes that."""
         self._run, self._attend = self._block.forward, self._attention.forward
         undo = [stand_in(self._block, self.block), stand_in(self._attention, self.attention)]
-        for module in self._ffn if self.step.skip_ffn else ():
-            undo.append(stand_in(module, self._sparing(module, module.forward)))
+        step = self.step
+        for module in self._ffn if step.skip_ffn else ():
+            fed = self._sparing(module, step.skip_block, step.skip_block | step.skip_ffn)
+            undo.append(stand_in(module, fed))
+        if self._asks is not None:  # of pictures' tokens no query is looked at
+            gone = step.skip_block | step.skip_attention
+            undo.append(stand_in(self._asks, self._sparing(self._asks, gone, gone | PICTURES)))
         if self._norm is not None:
             forward = self._norm.forward
             undo.append(
@@ -195,20 +210,22 @@ class _Detour:
         passage.here = before
         return some.put(nothing, made), None
 
-    def _sparing(self, module: nn.Module, forward: Any) -> Any:
-        """An FFN, or a matrix of one, on the tokens that it computes; zeros for the others."""
+    def _sparing(
+        self, module: nn.Module, given: Kinds, skipped: Kinds
+    ) -> Callable[[Tensor], Tensor]:
+        """A module that is called with all tokens but `given` ones, on those alone that are not
+        `skipped` either; zeros for the others."""
+        forward = module.forward
 
         def spared(hidden: Tensor) -> Tensor:
-            passage, step = self._passage, self.step
-            live = passage.subset(step.skip_block | step.skip_ffn)
-            outer = passage.subset(step.skip_block)
+            outer, live = self._passage.subset(given), self._passage.subset(skipped)
             some, rows = live.within(outer), hidden.reshape(len(outer.at), outer.count, -1)
             width = module.out_features if isinstance(module, nn.Linear) else hidden.shape[-1]
             nothing = rows.new_zeros(*rows.shape[:2], width)
             if some.count:
-                before, passage.here = passage.here, live
+                before, self._passage.here = self._passage.here, live
                 nothing = some.put(nothing, forward(some.take(rows)))
-                passage.here = before
+                self._passage.here = before
             return nothing.reshape(*hidden.shape[:-1], width)
 
         return spared

@@ -27,8 +27,13 @@ class Traffic:
 
     @property
     def tokens(self) -> int:
-        """Whose queries, keys and values are computed, also where they see nothing else."""
+        """Whose keys and values are computed, also where they see nothing else."""
         return self.visual + self.text
+
+    @property
+    def asking(self) -> int:
+        """Whose queries are computed, where they are not made in one with keys and values."""
+        return self.text if self.window == 0 else self.tokens
 
     @property
     def pairs(self) -> int:

@@ -33,7 +33,10 @@ class Flops:
 
 def tokens_of(matrix: str, traffic: Traffic) -> int:
     """How many tokens a block's matrix meets, by our name of it, such as 'blocks.3.gate'."""
-    return traffic.tokens if matrix.rpartition(".")[2] in ATTENTION else traffic.fed
+    role = matrix.rpartition(".")[2]
+    if role == "q":
+        return traffic.asking
+    return traffic.tokens if role in ATTENTION else traffic.fed
 
 
 def decoder(

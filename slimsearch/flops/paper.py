@@ -2,8 +2,7 @@
 
 Its accounting takes the decoder's weights without embedding and head once for every token, and
 scores at 4 n^2 d a layer. AttnCut drops two of the four projections of a visual token there; but
-text still asks for visual keys, so at most the query's can go, and our blocks compute that too:
-`computed` drops none.
+text still asks for visual keys, so only the query's can go: `computed` is what our blocks compute.
 """
 
 from __future__ import annotations
