@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # DeepSparse has wheels for Linux x86-64 and Python before 3.12; its marker leaves it out elsewhere.
-EXTRAS := deepsparse,onnx,openvino,ray
+EXTRAS := deepsparse,lora,onnx,openvino,ray
 
 .PHONY: help run test faults check bench demo-model clean
 .DEFAULT_GOAL := help

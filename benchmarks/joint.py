@@ -16,7 +16,8 @@ from slimsearch.calibration.pairs import gather_pairs
 from slimsearch.calibration.recipe import FilePairs
 
 LENGTH, TOKENS = 256, 4096
-SPARSITY = '[layer_sparsity]\n"blocks.*.*" = "-0.50..+0.45 by 0.05"\n'
+LEVELS = "0.0, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95"
+SPARSITY = f'[layer_sparsity]\n"blocks.*.*" = "{LEVELS}"\n'
 SKIPS = "".join(
     f'[{family}]\n"blocks.*" = "0,1"\n' for family in ("skip_block", "skip_attention", "skip_ffn")
 )
@@ -46,7 +47,11 @@ def main() -> None:
     parser.add_argument("--held-text", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", default="latency")
-    parser.add_argument("--engine", default="native")
+    parser.add_argument("--engine", default="deepsparse")
+    parser.add_argument(
+        "--only", default="", help="one of the searches, so that they can run apart"
+    )
+    parser.add_argument("--finalists", type=int, default=4)
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--prompt", type=int, default=128, help="tokens, a picture's among them")
     parser.add_argument("--rounds", type=int, default=10)
@@ -58,7 +63,8 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     print(f"{given.ratio:g} of the decoder's {given.budget} goes, of {given.prompt} tokens")
-    for name, tables in SPACES.items():
+    spaces = {given.only: SPACES[given.only]} if given.only else SPACES
+    for name, tables in spaces.items():
         file = given.out / f"{name.replace(' ', '-')}.toml"
         file.write_text(f'name = "{file.stem}"\nabout = "A benchmark."\n{tables}', "utf-8")
         found = search(
@@ -67,7 +73,8 @@ def main() -> None:
                 budget=given.budget, latency_engine=given.engine, latency_tokens=given.prompt,
                 ratio=given.ratio, rounds=given.rounds, candidates=given.candidates,
                 segments=given.segments, pair_count=given.pair_count, device="cpu",
-                final_steps=given.final_steps, skip_baselines=True, out=str(given.out / file.stem),
+                final_steps=given.final_steps, finalists=given.finalists, skip_baselines=True,
+                objective="text_loss + 10*answer_loss", out=str(given.out / file.stem),
             )
         )  # fmt: skip
         perplexity, loss, right = measure(

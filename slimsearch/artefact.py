@@ -73,7 +73,6 @@ def champion(source: Path) -> Path | None:
 
 def facts_of(vlm: VLM) -> dict[str, Any]:
     """What an earlier run recorded about this model, and its zeros as they are."""
-    zeros = {m.name: int((vlm.linear(m.name).weight == 0).sum()) for m in vlm.matrices}
     hashes = vlm.checkpoint.fingerprint()
     hashes.pop(RECORD, None)
     return {
@@ -82,6 +81,14 @@ def facts_of(vlm: VLM) -> dict[str, Any]:
         "fingerprint": {"model": hashes},
         **vlm.facts,
         **record_of(vlm.checkpoint.folder),
+        **zeros_of(vlm),
+    }
+
+
+def zeros_of(vlm: VLM) -> dict[str, Any]:
+    """The share of zeros, in all and by matrix, as they are."""
+    zeros = {m.name: int((vlm.linear(m.name).weight == 0).sum()) for m in vlm.matrices}
+    return {
         "sparsity": sum(zeros.values()) / sum(matrix.size for matrix in vlm.matrices),
         "matrices": {matrix.name: zeros[matrix.name] / matrix.size for matrix in vlm.matrices},
     }

@@ -31,7 +31,7 @@ def budgeted(space: Space, families: Mapping[str, Family], settings: Settings, v
     if settings.budget == "latency":
         work = stopwatch.work_of(vlm, settings.latency_engine, phase, tokens)
         times = stopwatch.table_of(vlm, work, settings.deepsparse_python)
-        meter = LatencyMeter(times, one.read, len(vlm.blocks))
+        meter = LatencyMeter(times, one.read, len(vlm.blocks), one.sizes.size)
 
     def traffics(genes: Genes) -> list[Traffic]:
         return one.traffic(spaces.route(space.decode(genes), families, vlm.body))

@@ -19,7 +19,7 @@ from slimsearch import attention
 from slimsearch.errors import ModelError
 from slimsearch.kinds import PADDING, PICTURE, PROMPT, TEXT
 from slimsearch.passage import Passage
-from slimsearch.route import PICTURES, Kinds, Route, Step
+from slimsearch.route import PICTURES, Kinds, Route, Step, plain
 from slimsearch.stand_in import stand_in
 
 NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "final_layer_norm")
@@ -36,6 +36,11 @@ class Detours:
         self._undo: list[Callable[[], None]] = []
         self._told: Tensor | None = None  # classes of the tokens that the next call reads
         self._pictures: Tensor | None = None
+
+    @property
+    def route(self) -> Route:
+        """The route that is on; the plain one where none is."""
+        return self._route or plain(len(self._decoder.layers))
 
     @property
     def on(self) -> bool:
@@ -220,7 +225,7 @@ class _Detour:
         def spared(hidden: Tensor) -> Tensor:
             outer, live = self._passage.subset(given), self._passage.subset(skipped)
             some, rows = live.within(outer), hidden.reshape(len(outer.at), outer.count, -1)
-            width = module.out_features if isinstance(module, nn.Linear) else hidden.shape[-1]
+            width = getattr(module, "out_features", hidden.shape[-1])  # a matrix, adapted or not
             nothing = rows.new_zeros(*rows.shape[:2], width)
             if some.count:
                 before, self._passage.here = self._passage.here, live

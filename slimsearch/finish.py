@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from math import nan
 
 import numpy as np
+from torch import Tensor
 
 from slimsearch import picking, ranks
 from slimsearch.batch import Calibrated
@@ -166,13 +167,21 @@ def polish(loop: Loop, run: Run, watch: Watch) -> None:
         if step is None:
             with watch.stage("polish"):
                 seed = [loop.settings.seed, 0]
-                step = trainer.step(Course.as_it_stands(loop.settings.final_steps, seed))
+                step = trainer.step(
+                    Course.as_it_stands(loop.settings.final_steps, seed), _anew(loop)
+                )
             if step.kept:
                 run.save_projector(version, trainer.state())
             run.add_polish(step)
         elif step.kept:
             trainer.load(run.load_projector(version))
     round_weights(loop.evaluator.vlm)
+
+
+def _anew(loop: Loop) -> dict[str, Tensor] | None:
+    """The projector to begin with, where it is to be trained from scratch."""
+    fresh = loop.settings.projector_start == "fresh" and "projector" in tuned(loop)
+    return loop.evaluator.vlm.fresh_projector(loop.settings.seed) if fresh else None
 
 
 def round_weights(vlm: VLM) -> None:

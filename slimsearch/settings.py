@@ -199,6 +199,18 @@ class Settings:
     projector_rate: float = _setting(
         3e-4, "Learning rate of the projector step at its highest; it warms up, then falls.", 0, 1
     )
+    projector_start: str = _setting(
+        "old",
+        "What the polish or a tune begins with: old, the projector that is there; or fresh, one "
+        "from scratch, which wants more --final-steps and a higher --projector-rate.",
+    )
+    lora_rank: int = _setting(
+        0,
+        "tune: train LoRA of this rank beside the decoder's matrices too, and merge it into them; "
+        "zeros stay zeros. 0: none. Needs peft.",
+        0,
+    )
+    lora_rate: float = _setting(2e-4, "Learning rate of LoRA at its highest.", 0, 1)
     gain_rate: float = _setting(
         5e-3, "Learning rate of the norms' gains in the polish at its highest.", 0, 1
     )
@@ -297,6 +309,7 @@ def checked(settings: Settings) -> Settings:
     _one_of(settings.budget, "budget", BUDGETS)
     _one_of(settings.latency_engine, "latency_engine", ENGINES)
     _one_of(settings.latency_phase, "latency_phase", ("prefill", "decode"))
+    _one_of(settings.projector_start, "projector_start", ("old", "fresh"))
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
     _one_of(settings.projector_lessons, "projector_lessons", ("dense", "answers"))
     _one_of(settings.polish, "polish", ("auto", "none", "projector", "all"))

@@ -60,22 +60,30 @@ class Trainer:
             weight_decay=0.0,
         )
 
-    def step(self, course: Course) -> ProjectorStep:
-        """Trains in place."""
+    def step(self, course: Course, anew: Mapping[str, Tensor] | None = None) -> ProjectorStep:
+        """Trains in place. With `anew`, weights to begin with in place of some of those that are
+        there, what was learnt from them is kept whatever those could do."""
         start = self.state()
         try:
-            return self._try(start, course)
+            return self._try(start, course, anew or {})
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self.load(start)
             return ProjectorStep(None, None, kept=False, note="out of memory")
 
-    def _try(self, start: dict[str, Tensor], course: Course) -> ProjectorStep:
+    def _try(
+        self, start: dict[str, Tensor], course: Course, anew: Mapping[str, Tensor]
+    ) -> ProjectorStep:
         """The step itself; goes back to `start` where it does not help."""
         kept, steps = start, course.steps
         course.best()
         before = after = least = self._judged()
+        if anew:
+            kept = start | {f"weight.{name}": weight for name, weight in anew.items()}
+            self.load(kept)
+            course.best()
+            least = self._judged()
         shuffled = [subject.shuffled(course.random) for subject in self._subjects]
         on = -1  # the candidate on the model
         for done, index in enumerate(_turns(course), 1):
@@ -94,8 +102,9 @@ class Trainer:
             if after < least:
                 kept, least = self.state(), after
         self.load(kept)
-        if least < before:
-            return ProjectorStep(before, least, kept=True)
+        if least < before or anew:
+            note = "" if least < before else "what was there before did better on held-out data"
+            return ProjectorStep(before, least, kept=True, note=note)
         return ProjectorStep(before, after, kept=False, note="did not help on held-out data")
 
     def state(self) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Prune, then train the projector: the last step of a search as a recipe of its own.
 
-It works on any pruned model, whoever pruned it. Nothing but the projector changes, and where
-held-back pairs are not answered better, not even that.
+It works on any pruned model, whoever pruned it, with its blocks running as they are to. Nothing but
+the projector changes, and with LoRA the decoder's matrices where they are not zero; where held-back
+pairs are not answered better, not even that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch import (
+    adapting,
     artefact,
     assembly,
     calibration,
@@ -29,6 +31,7 @@ from slimsearch.candidate import ProjectorStep
 from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import CalibrationError, ModelError, RunError
 from slimsearch.finish import Row, round_weights
+from slimsearch.lessons import Subject
 from slimsearch.settings import Settings
 from slimsearch.training import Course, Trainer
 from slimsearch.vlm import VLM
@@ -57,6 +60,7 @@ def tune(
     if folder.exists():
         raise RunError(f"{folder} exists already; choose another folder with --out.")
     chosen, pruned = _chosen(source, changes)
+    adapting.check(chosen.lora_rank, chosen.device_map)
     _check_projector(pruned)
     pairs = calibration.gather_pairs_only(chosen)
     for note in pairs.notes:
@@ -76,8 +80,6 @@ def tune(
     )
     follows = dense if chosen.projector_lessons == "dense" else None
     learnt = lessons.subject(used, follows)
-    rates = dict.fromkeys(vlm.projector_parameters, chosen.projector_rate)
-    trainer = Trainer(vlm, rates, [learnt])
     if not learnt.possible:
         raise CalibrationError(
             f"{len(pairs.used)} image-text pairs are too few to train a projector and to hold some "
@@ -87,14 +89,27 @@ def tune(
     facts = artefact.facts_of(vlm)
     rows = [Row("before", facts["sparsity"], task.measure(vlm, held_out))]
     with watch.stage("projector"):
-        step = trainer.step(Course.as_it_stands(chosen.final_steps, [chosen.seed, 0]))
+        step = _train(vlm, learnt, chosen)
     if step.kept:
         round_weights(vlm)
     rows.append(Row("after", facts["sparsity"], task.measure(vlm, held_out)))
     table = tuple(rows) if held else ()
+    if chosen.lora_rank:
+        facts["lora"] = {"rank": chosen.lora_rank, "alpha": adapting.ALPHA * chosen.lora_rank}
+    facts |= artefact.zeros_of(vlm)
     facts |= {"projector": asdict(step), "table": [asdict(row) for row in table]}
     artefact.write(vlm, folder, facts, {"hf": plugins.find("exporters", "hf")()})
     return Tuned(folder, step, table)
+
+
+def _train(vlm: VLM, learnt: Subject, chosen: Settings) -> ProjectorStep:
+    """The projector and, where it is asked for, LoRA, merged once it is trained."""
+    anew = vlm.fresh_projector(chosen.seed) if chosen.projector_start == "fresh" else None
+    with adapting.adapted(vlm, chosen.lora_rank, chosen.seed) as beside:
+        rates = dict.fromkeys(vlm.projector_parameters, chosen.projector_rate)
+        rates |= dict.fromkeys(beside, chosen.lora_rate)
+        trainer = Trainer(vlm, rates, [learnt])
+        return trainer.step(Course.as_it_stands(chosen.final_steps, [chosen.seed, 0]), anew)
 
 
 def _chosen(source: str, changes: Mapping[str, Any]) -> tuple[Settings, Checkpoint]:

@@ -7,6 +7,7 @@ a batch can be shown again whenever the projector has moved.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property, reduce
 from operator import or_
 from typing import Any, Protocol
@@ -63,6 +64,7 @@ class VLM:
         self.sight = Sight(model.model, architecture) if architecture.sees else None
         self.detours = Detours(model.model, self.decoder, stages)
         self._routes: dict[str, Route] = {}  # who says it -> how the blocks run
+        self.adapters: dict[str, str] = {}  # weights beside matrices (adapting), while they stand
         self.changes = 0  # how often tunable weights were replaced
         self.device: torch.device = next(model.parameters()).device
         self.dtype: torch.dtype = next(self.blocks[0].parameters()).dtype
@@ -205,8 +207,8 @@ class VLM:
     ) -> Tensor:
         """The last hidden states, [rows, length, width]; `weights` as in `given`."""
         own = f"{self._decoder_path}."
-        gains = (name for name in weights or {} if name in self.gain_parameters)
-        changed = {self.tunable[name].removeprefix(own): (weights or {})[name] for name in gains}
+        places = ((self.tunable[name], weight) for name, weight in (weights or {}).items())
+        changed = {at.removeprefix(own): weight for at, weight in places if at.startswith(own)}
         return functional_call(self.decoder, changed, (), dict(given)).last_hidden_state
 
     def loss(
@@ -295,10 +297,10 @@ class VLM:
             for name, _ in module.named_parameters(recurse=False)
         }
 
-    @cached_property
+    @property
     def tunable(self) -> dict[str, str]:
         """Every weight that may be trained, by name, and its place in the model."""
-        return self.projector_parameters | self.gain_parameters
+        return self._own_tunable | self.adapters if self.adapters else self._own_tunable
 
     def weights(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """A copy in fp32 of the tunable weights, or of some of them."""
@@ -309,12 +311,31 @@ class VLM:
         }
 
     @torch.no_grad()
+    def fresh_projector(self, seed: int) -> dict[str, Tensor]:
+        """The projector's weights as training from scratch begins with them."""
+        modules = self.sight.projectors if self.sight else {}
+        found = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for path, module in modules.items():
+                anew = deepcopy(module).to("cpu", torch.float32)
+                for part in anew.modules():
+                    self.model._init_weights(part)
+                for name, weight in anew.named_parameters():
+                    found[name if len(modules) == 1 else f"{path}.{name}"] = weight.detach()
+        return {name: weight.to(self.device) for name, weight in found.items()}
+
+    @torch.no_grad()
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Replaces tunable weights, rounded to the model's dtype."""
         places = self.tunable
         for name, weight in weights.items():
             self.model.get_parameter(places[name]).copy_(weight)
         self.changes += bool(weights)
+
+    @cached_property
+    def _own_tunable(self) -> dict[str, str]:
+        return self.projector_parameters | self.gain_parameters
 
     def _one_way(self, embeds: Tensor) -> dict[str, Tensor]:
         """The mask by which text is read from left to right, where a decoder would read it at once

@@ -77,6 +77,22 @@ def test_what_does_not_help_leaves_the_model_as_it_was(pruned, pairs_file, tmp_p
     assert (done.folder / name).read_bytes() == (pruned / name).read_bytes()
 
 
+def test_a_projector_from_scratch_replaces_the_old_one(pruned, pairs_file, load, tmp_path):
+    fresh = load(pruned).fresh_projector(0)
+    old = load(pruned).weights(load(pruned).projector_parameters)
+    assert set(fresh) == set(old)
+    assert all(fresh[name].shape == weight.shape for name, weight in old.items())
+    assert not any(torch.equal(fresh[n], w) for n, w in old.items() if w.ndim > 1)
+    learnt = changes(pairs_file, projector_start="fresh", projector_rate=1e-2, final_steps=30)
+    done = tuning.tune(str(pruned), learnt, tmp_path / "tuned", "", Watch())
+    assert done.step.kept
+    found = load(done.folder)
+    for name, weight in found.weights(fresh).items():
+        near, far = ((weight - some[name]).abs().mean() for some in (fresh, old))
+        assert near < far or weight.ndim == 1
+    assert bool(done.step.note) == (done.step.after >= done.step.before)
+
+
 def test_pictures_without_text_are_answered_by_the_dense_model(
     pruned, llava, load, tmp_path, monkeypatch
 ):

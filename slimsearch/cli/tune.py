@@ -10,7 +10,8 @@ from slimsearch.cli.options import with_changes
 
 @with_changes(
     "pairs", "pair_count", "calibration", "projector_lessons", "final_steps", "projector_rate",
-    "seed", "device", "dtype", "attention", "device_map", "max_memory", "json",
+    "projector_start", "lora_rank", "lora_rate", "seed", "device", "dtype", "attention",
+    "device_map", "max_memory", "json",
 )  # fmt: skip
 def command(
     changes: dict[str, Any],
@@ -24,7 +25,7 @@ def command(
         ),
     ] = "",
 ) -> None:
-    """Retrain the projector of a pruned model on image-text pairs."""
+    """Retrain the projector of a pruned model on image-text pairs, with LoRA if you like."""
     from dataclasses import asdict
 
     from slimsearch import display
@@ -38,11 +39,10 @@ def command(
         return
     if done.table:
         display.results([asdict(row) for row in done.table])
-    went = f"{done.step.before:.4f} to {done.step.after:.4f}" if done.step.kept else done.step.note
-    said = (
-        f"The loss on held-back pairs went from {went}."
-        if done.step.kept
-        else f"The step {went}: the projector stays as it was."
-    )
-    display.say(said)
+    step = done.step
+    if step.kept:
+        went = f"The loss on held-back pairs went from {step.before:.4f} to {step.after:.4f}"
+        display.say(f"{went}{step.note and ': '}{step.note}.")
+    else:
+        display.say(f"The step {step.note}: the model stays as it was.")
     display.say(f"Wrote {done.folder}.")

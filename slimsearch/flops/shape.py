@@ -43,6 +43,11 @@ class Shape:
     tower: Tower | None = None
     unknown: str = ""  # why there is no tower to count though the model sees
 
+    @property
+    def size(self) -> int:
+        """Weights of the decoder's prunable matrices."""
+        return sum(matrix.size for matrix in self.matrices)
+
 
 def read(checkpoint: Checkpoint) -> Shape:
     """The shape of a checkpoint; its folder may hold no more than a config.json."""

@@ -1,30 +1,35 @@
 """Milliseconds of a decoder's parts, for a bill and for the term, from a table of whole passes.
 
 A matrix that fewer tokens meet takes that share of its time; so does the rest of a block
-(attention, norms) by the tokens that pass it. The head and what a pass costs by itself stay.
+(attention, norms) by the tokens that pass it. What of the rest sparsity saves is matrices' too:
+engines compute some of them together with what stands beside them, and call it another name. The
+head and what a pass costs by itself stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy import ndarray
 
 from slimsearch.flops import count
-from slimsearch.latency.table import Table
+from slimsearch.latency.table import Point, Table
 from slimsearch.policy import Matrix
 from slimsearch.traffic import Traffic
 
 
 @dataclass(frozen=True)
 class LatencyMeter:
-    """`tokens` are in the pass that was timed, through so many `blocks`."""
+    """`tokens` are in the pass that was timed, through so many `blocks`, whose matrices have `size`
+    weights in all."""
 
     table: Table
     tokens: int
     blocks: int
+    size: int
 
     @property
     def what(self) -> str:
@@ -34,13 +39,14 @@ class LatencyMeter:
         shape = f"{matrix.rows} x {matrix.columns}"
         known = [point.sparsity for point in self.table.points]
         times = [point.matrices[shape] for point in self.table.points]
+        beside = [_beside(point) - self._least for point in self.table.points]
+        within = np.multiply(beside, matrix.size / self.size)
         share = count.tokens_of(matrix.name, traffic) / self.tokens
-        return np.interp(levels, known, times) * share
+        return (np.interp(levels, known, times) + np.interp(levels, known, within)) * share
 
     def block(self, traffic: Traffic) -> float:
-        dense = self.table.points[0]
         share = (traffic.tokens + traffic.fed) / (2 * self.tokens)
-        return (dense.rest - dense.head) / self.blocks * share
+        return self._least / self.blocks * share
 
     def whole(
         self, matrices: Sequence[Matrix], levels: Sequence[float], traffics: Sequence[Traffic]
@@ -55,3 +61,12 @@ class LatencyMeter:
     @property
     def rest(self) -> float:
         return self.table.points[0].head
+
+    @cached_property
+    def _least(self) -> float:
+        """What blocks take besides matrices, whatever is zero in those."""
+        return min(_beside(point) for point in self.table.points)
+
+
+def _beside(point: Point) -> float:
+    return point.rest - point.head

@@ -37,7 +37,7 @@ class Latency(Term):
         one = measured_pass(
             shape.read(vlm.checkpoint), self.latency_phase, self.latency_tokens, self.visual_tokens
         )
-        meter = LatencyMeter(self._times(vlm), one.read, len(vlm.blocks))
+        meter = LatencyMeter(self._times(vlm), one.read, len(vlm.blocks), one.sizes.size)
         return meter.whole(vlm.matrices, [p.sparsity for p in parts], one.traffic(vlm.route))
 
     def noted(self, vlm: VLM) -> dict[str, Any]:
