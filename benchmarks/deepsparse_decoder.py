@@ -1,6 +1,7 @@
 """A random LLaMA decoder in DeepSparse, sparse against dense, and other engines' dense beside it.
 
     python benchmarks/deepsparse_decoder.py [--width 2048] [--blocks 2] [--rounds 8] [--cores 2]
+        [--phases 'prefill of 256,prefill of 640,one token behind 640'] [--kinds fp32,int8]
 
 Every phase compiles all engines first and then lets them take turns. `own` is the speed against
 the same engine's dense, `best` against the best dense engine of all; both of medians, and of the
@@ -9,7 +10,7 @@ fast quarters where a busy machine spoils medians.
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +58,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--phases", default=",".join(PHASES))
+    parser.add_argument("--kinds", default="fp32,int8")
     options = parser.parse_args()
     torch.manual_seed(0)
     parts = random_decoder(options.width, options.blocks)
     for phase in options.phases.split(","):
         with ExitStack() as stack, TemporaryDirectory() as place:
-            engines = opened(parts, PHASES[phase], options.cores, Path(place), stack)
+            kinds = options.kinds.split(",")
+            engines = opened(parts, PHASES[phase], kinds, options.cores, Path(place), stack)
             for _ in range(options.rounds):
                 for engine in engines:
                     engine.seconds += engine.time()
@@ -93,11 +96,16 @@ def random_decoder(width: int, blocks: int) -> Decoder:
 
 
 def opened(
-    parts: Decoder, fixed: decoder.Fixed, cores: int, place: Path, stack: ExitStack
+    parts: Decoder,
+    fixed: decoder.Fixed,
+    kinds: Sequence[str],
+    cores: int,
+    place: Path,
+    stack: ExitStack,
 ) -> list[Engine]:
     inputs = random_inputs(parts, fixed, len(parts.blocks))
     engines = []
-    for kind in ("fp32", "int8"):
+    for kind in kinds:
         for sparsity in SPARSITIES:
             file = place / f"{kind}-{sparsity}.onnx"
             linear = Int8() if kind == "int8" else dense

@@ -39,7 +39,8 @@ class Contestant:
     vocabulary: int
     file_bytes: int
     ready: float = 0.0  # seconds from opening to the first tokens, compilation included
-    memory: int = 0  # bytes that it added to our process and its own
+    memory: int = 0  # bytes that it added to our process, and its own process's
+    warm: bool = False  # whether it has read a prompt
     prefill: dict[int, list[float]] = field(default_factory=dict)  # seconds, by prompt length
     first: dict[int, list[float]] = field(default_factory=dict)  # embeddings, prompt, one token
     decode: dict[int, list[float]] = field(default_factory=dict)  # seconds a token
@@ -53,10 +54,10 @@ class Row:
     engine: str
     prompt: int
     prefill_ms: float
-    prefill_spread: float  # between the quartiles, over the median
+    prefill_spread: float | None  # between the quartiles, over the median; None of one round
     first_token_ms: float
     decode_per_s: float
-    decode_spread: float
+    decode_spread: float | None
     prefill_of_own_dense: float | None  # how many times as fast as the same engine dense
     decode_of_own_dense: float | None
     prefill_of_best_dense: float | None  # as the best dense engine of all
@@ -102,6 +103,8 @@ def bench(
             with watch.stage(f"prompts of {length} tokens", rounds) as advance:
                 _time_length(contestants, length, new_tokens, rounds, notes, advance)
     rows = tuple(_rows(contestants))
+    if not rows:
+        raise InputError(f"No engine got through a prompt of {export}. {' '.join(notes)}")
     return Result(rows, tuple(notes), tuple(_verdict(rows)))
 
 
@@ -158,7 +161,7 @@ def _opened(
                 model, f"{name} {dtype or _calculates_in(found, forms[0])}", session,
                 _vocabulary(found), _file_bytes(found, forms[0]),
             )  # fmt: skip
-            one.ready, one.memory = perf_counter() - began, -before
+            one.ready, one.memory = perf_counter() - began, _memory(os.getpid()) - before
             yield one
 
 
@@ -170,32 +173,44 @@ def _time_length(
     notes: list[str],
     advance: Callable[[], None],
 ) -> None:
-    """Warms every engine up for this length, then lets them take turns."""
-    running = []
-    for one in contestants:
-        if length + new_tokens > one.session.room:
-            notes.append(
-                f"{one.engine}, {one.model}: {length} + {new_tokens} tokens are more than its "
-                f"{one.session.room}."
-            )
-            continue
-        began = perf_counter()
-        try:
-            _pass(one, length, 2)
-        except SlimsearchError as error:
-            notes.append(f"{one.engine}, {one.model}: {error}")
-            continue
-        if one.memory <= 0:  # its first length
-            one.ready += perf_counter() - began
-            one.memory = max(1, one.memory + _memory(os.getpid()) + _memory(one.session.process))
-        running.append(one)
+    """Warms every engine up for this length, then lets them take turns; one that fails, even in
+    the middle, is left out for this length."""
+    running = [one for one in contestants if _warm(one, length, new_tokens, notes)]
     for _ in range(rounds):
-        for one in running:
-            prefill, first, decode = _pass(one, length, new_tokens)
+        for one in list(running):
+            try:
+                prefill, first, decode = _pass(one, length, new_tokens)
+            except SlimsearchError as error:
+                notes.append(f"{one.engine}, {one.model}: {error}")
+                running.remove(one)
+                for times in (one.prefill, one.first, one.decode):
+                    times.pop(length, None)
+                continue
             one.prefill.setdefault(length, []).append(prefill)
             one.first.setdefault(length, []).append(first)
             one.decode.setdefault(length, []).append(decode)
         advance()
+
+
+def _warm(one: Contestant, length: int, new_tokens: int, notes: list[str]) -> bool:
+    """Whether an engine reads so much; the first time it is also asked what it took to be ready."""
+    if length + new_tokens > one.session.room:
+        notes.append(
+            f"{one.engine}, {one.model}: {length} + {new_tokens} tokens are more than its "
+            f"{one.session.room}."
+        )
+        return False
+    began, before = perf_counter(), _memory(os.getpid())
+    try:
+        _pass(one, length, 2)
+    except SlimsearchError as error:
+        notes.append(f"{one.engine}, {one.model}: {error}")
+        return False
+    if not one.warm:
+        one.ready += perf_counter() - began
+        one.memory += _memory(os.getpid()) - before + _memory(one.session.process)
+        one.warm = True
+    return True
 
 
 def _pass(one: Contestant, length: int, new_tokens: int) -> tuple[float, float, float]:
@@ -257,19 +272,26 @@ def _verdict(rows: Sequence[Row]) -> Iterator[str]:
                 yield f"{line}."
                 continue
             ratio = seconds(theirs) / seconds(ours)
-            spread = max(getattr(row, f"{phase}_spread") for row in (ours, theirs))
-            comparison = "faster" if ratio > 1 else "slower"
-            if max(ratio, 1 / ratio) <= 1 + spread:
-                comparison = f"neither faster nor slower within their spread of {spread:.0%}"
+            spreads = [getattr(row, f"{phase}_spread") for row in (ours, theirs)]
             yield (
                 f"{line}; the export at its best ({ours.engine}) is {ratio:.2f} times as fast as "
-                f"the dense model at its best ({theirs.engine}), so {comparison}."
+                f"the dense model at its best ({theirs.engine}), {_said(ratio, spreads)}."
             )
 
 
-def _spread(seconds: Sequence[float]) -> float:
+def _said(ratio: float, spreads: Sequence[float | None]) -> str:
+    """What a ratio of speeds proves beside the spreads of both."""
+    known = [spread for spread in spreads if spread is not None]
+    if len(known) < len(spreads):
+        return "which one round does not prove"
+    if max(ratio, 1 / ratio) <= 1 + max(known):
+        return f"so neither faster nor slower within their spread of {max(known):.0%}"
+    return f"so {'faster' if ratio > 1 else 'slower'}"
+
+
+def _spread(seconds: Sequence[float]) -> float | None:
     if len(seconds) < 2:
-        return 0.0
+        return None
     low, middle, high = quantiles(seconds, n=4)
     return (high - low) / middle
 

@@ -189,11 +189,14 @@ def speeds(rows: Sequence[Any]) -> None:
     def times(prefill: float | None, decode: float | None) -> str:
         return "-" if prefill is None or decode is None else f"{prefill:.2f} / {decode:.2f}"
 
+    def around(spread: float | None) -> str:
+        return "" if spread is None else f" ±{spread / 2:.0%}"
+
     cells = [
         [
             row.model, row.engine, str(row.prompt),
-            f"{row.prefill_ms:.2f} ±{row.prefill_spread / 2:.0%}", f"{row.first_token_ms:.2f}",
-            f"{row.decode_per_s:.1f} ±{row.decode_spread / 2:.0%}",
+            f"{row.prefill_ms:.2f}{around(row.prefill_spread)}", f"{row.first_token_ms:.2f}",
+            f"{row.decode_per_s:.1f}{around(row.decode_spread)}",
             times(row.prefill_of_own_dense, row.decode_of_own_dense),
             times(row.prefill_of_best_dense, row.decode_of_best_dense),
             f"{row.ready_s:.1f}", f"{row.file_mib:.1f}", f"{row.memory_mib:.0f}",

@@ -6,7 +6,7 @@ import pytest
 from slimsearch import benching, exporting
 from slimsearch.benching import DENSE, SPARSE, UNIFORM, Contestant
 from slimsearch.contracts import Session
-from slimsearch.errors import InputError
+from slimsearch.errors import EngineError, InputError
 
 
 class Still(Session):
@@ -86,6 +86,47 @@ def test_what_the_spread_hides_is_not_claimed(seconds, so):
         rows({(SPARSE, "a"): (seconds, 0.01), (DENSE, "a"): (0.01, 0.01)})
     )
     assert prefill.endswith(f"so {so}.")
+
+
+def test_one_round_proves_nothing():
+    one, two = (
+        Contestant(model, "a", Still(), 8, 1, prefill={8: [t]}, first={8: [t]}, decode={8: [t]})
+        for model, t in ((SPARSE, 0.1), (DENSE, 0.9))
+    )
+    for line in benching._verdict(tuple(benching._rows([one, two]))):
+        assert line.endswith("9.00 times as fast as the dense model at its best (a), which one "
+                             "round does not prove.")  # fmt: skip
+
+
+class Mortal(Still):
+    """Dies at its tenth step."""
+
+    steps = 0
+
+    def step(self, embeds, mask, positions):
+        self.steps += 1
+        if self.steps == 10:
+            raise EngineError("It was ended by SIGSEGV.")
+        return super().step(embeds, mask, positions)
+
+
+def test_an_engine_that_dies_on_the_way_is_left_out_and_the_others_go_on():
+    notes: list[str] = []
+    dying, other = (Contestant(SPARSE, n, s, 8, 1) for n, s in (("a", Mortal()), ("b", Still())))
+    benching._time_length([dying, other], 8, 2, 4, notes, lambda: None)
+    assert notes == ["a, export: It was ended by SIGSEGV."]
+    assert not dying.prefill
+    assert not dying.decode
+    assert len(other.prefill[8]) == len(other.decode[8]) == 4
+
+
+def test_memory_is_an_engines_own(monkeypatch):
+    """What others take between its opening and its first prompt is not counted."""
+    sizes = iter([700, 705, 30, 705, 709, 40])  # ours before, after, and the guest's, of each
+    monkeypatch.setattr(benching, "_memory", lambda process: next(sizes))
+    both = [Contestant(SPARSE, name, Still(), 8, 1, memory=100) for name in "ab"]
+    benching._time_length(both, 8, 2, 1, [], lambda: None)
+    assert [one.memory for one in both] == [135, 144]
 
 
 def test_a_length_beyond_the_room_is_left_out_and_said():

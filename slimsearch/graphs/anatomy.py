@@ -26,6 +26,13 @@ class Matrix:
     name: str
     weight: Tensor  # [rows out, columns in], as the model holds it
     bias: Tensor | None
+    blank: int = 0  # columns of zeros that are written behind the weight's own
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, as they are written."""
+        rows, columns = self.weight.shape
+        return rows, columns + self.blank
 
 
 @dataclass(frozen=True)

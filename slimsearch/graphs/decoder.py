@@ -6,17 +6,19 @@ commonly are. Fixed, it reads exactly so many, for an engine that compiles a gra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
-from slimsearch.graphs.anatomy import Block, Decoder
+from slimsearch.graphs.anatomy import Block, Decoder, Matrix
 from slimsearch.graphs.linear import Linear, dense, to_numpy
 from slimsearch.graphs.sheet import Shape, Sheet
 
 HIDDEN = -1e9  # added to a score that must not count; finite, so that a row may hide everything
+# A fixed graph's matrices have a multiple of so many columns, filled up with zeros: of others
+# DeepSparse's sparse kernels make wrong numbers, and say nothing.
+FILL = 16
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class _Writer:
     def __init__(self, decoder: Decoder, fixed: Fixed | None, linear: Linear):
         self.decoder, self.fixed = decoder, fixed
         self.sheet = Sheet("decoder")
-        self.linear = partial(linear, self.sheet)
+        self.linear = linear
+        self.filled: dict[str, str] = {}  # what goes into matrices -> that with zeros behind it
         self.rows: int | str = 1 if fixed else "batch_size"
         self.tokens: int | str = fixed.tokens if fixed else "sequence_length"
         self.past: int | str = fixed.past if fixed else "past_sequence_length"
@@ -177,11 +180,11 @@ class _Writer:
     def _attention(self, block: Block, hidden: str, cache: tuple[str, ...]) -> list[str]:
         """What attention gives, and the keys and values to hand out."""
         sheet, decoder = self.sheet, self.decoder
-        query = self._rotate(self._split(self.linear(hidden, block.q), decoder.heads))
+        query = self._rotate(self._split(self._linear(hidden, block.q), decoder.heads))
         scale = sheet.constant(decoder.head_width**-0.5, np.float32)
         query = sheet.op("Mul", query, scale)
-        key = self._rotate(self._split(self.linear(hidden, block.k), decoder.key_heads))
-        value = self._split(self.linear(hidden, block.v), decoder.key_heads)
+        key = self._rotate(self._split(self._linear(hidden, block.k), decoder.key_heads))
+        value = self._split(self._linear(hidden, block.v), decoder.key_heads)
         keys, values = (
             (
                 sheet.op("Concat", old, new, axis=2)
@@ -195,7 +198,7 @@ class _Writer:
         flat = sheet.op(
             "Reshape", joined, self._shape(self.tokens, decoder.heads * decoder.head_width)
         )
-        made = self.linear(flat, block.o)
+        made = self._linear(flat, block.o)
         return [made, key, value] if self.fixed else [made, keys, values]
 
     def _attend(self, query: str, keys: str, values: str) -> str:
@@ -259,9 +262,19 @@ class _Writer:
         wide = sheet.op("Expand", apart, sheet.constant([1, 1, each, 1, 1], np.int64))
         return sheet.op("Reshape", wide, self._shape(decoder.heads, -1, decoder.head_width))
 
+    def _linear(self, given: str, matrix: Matrix) -> str:
+        lacking = -matrix.weight.shape[1] % FILL if self.fixed else 0
+        if not lacking:
+            return self.linear(self.sheet, given, matrix)
+        if given not in self.filled:
+            tokens = 1 if matrix is self.decoder.head else self.tokens
+            zeros = self.sheet.constant(np.zeros((1, int(tokens), lacking)), np.float32)
+            self.filled[given] = self.sheet.op("Concat", given, zeros, axis=-1)
+        return self.linear(self.sheet, self.filled[given], replace(matrix, blank=lacking))
+
     def _mlp(self, block: Block, hidden: str) -> str:
-        gate = self._activated(self.linear(hidden, block.gate))
-        return self.linear(self.sheet.op("Mul", gate, self.linear(hidden, block.up)), block.down)
+        gate = self._activated(self._linear(hidden, block.gate))
+        return self._linear(self.sheet.op("Mul", gate, self._linear(hidden, block.up)), block.down)
 
     def _activated(self, x: str) -> str:
         sheet, kind = self.sheet, self.decoder.activation
@@ -284,11 +297,12 @@ class _Writer:
     def _outputs(self, hidden: str, news: list[list[str]]) -> None:
         sheet, read = self.sheet, self.tokens
         normed = self._norm(hidden, "norm", self.decoder.norm)
-        if self.fixed and self.fixed.tokens > 1:
-            # Behind the norm: before it DeepSparse dies, compiling or running.
-            last = sheet.constant([self.fixed.tokens - 1], np.int64)
-            normed, read = sheet.op("Gather", normed, last, axis=1), 1
-        logits = self.linear(normed, self.decoder.head)
+        if self.fixed and isinstance(read, int) and read > 1:
+            # Behind the norm, for before it DeepSparse dies, compiling or running; and not by
+            # Gather, behind which it dies of an int8 head.
+            edges = (sheet.constant([n], np.int64) for n in (read - 1, read, 1))
+            normed, read = sheet.op("Slice", normed, *edges), 1
+        logits = self._linear(normed, self.decoder.head)
         vocabulary = self.decoder.head.weight.shape[0]
         sheet.output("logits", logits, np.float32, (self.rows, read, vocabulary))
         shape = self._cache_shape(self.tokens if self.fixed else self.whole)

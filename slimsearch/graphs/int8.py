@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from slimsearch.graphs.anatomy import Matrix
-from slimsearch.graphs.linear import biased, to_numpy
+from slimsearch.graphs.linear import biased, to_numpy, written
 from slimsearch.graphs.sheet import Sheet
 
 STEPS = 127  # from zero to the largest size
@@ -58,12 +58,12 @@ def to_steps(weight: torch.Tensor) -> torch.Tensor:
 
 def _weights(sheet: Sheet, matrix: Matrix, parts: int = 1) -> tuple[str, str]:
     """Steps [columns, rows], and what one of the `parts` of a step is worth in each row."""
-    rows, columns = matrix.weight.shape
+    rows, columns = matrix.shape
     steps = sheet.weight(
         f"{matrix.name}.weight_int8",
         np.int8,
         (columns, rows),
-        lambda: to_steps(matrix.weight).t().contiguous().numpy(),
+        lambda: to_steps(written(matrix)).t().contiguous().numpy(),
     )
     scale = sheet.weight(
         f"{matrix.name}.scale",

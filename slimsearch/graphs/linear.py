@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from slimsearch.graphs.anatomy import Matrix
 from slimsearch.graphs.sheet import Sheet
@@ -15,12 +16,12 @@ Linear = Callable[[Sheet, str, Matrix], str]  # (sheet, what goes in, matrix) ->
 
 def dense(sheet: Sheet, given: str, matrix: Matrix) -> str:
     """fp32, [columns in, rows out]."""
-    rows, columns = matrix.weight.shape
+    rows, columns = matrix.shape
     weight = sheet.weight(
         f"{matrix.name}.weight",
         np.float32,
         (columns, rows),
-        lambda: to_numpy(matrix.weight.t()),
+        lambda: to_numpy(written(matrix).t()),
     )
     return biased(sheet, sheet.op("MatMul", given, weight, name=matrix.name), matrix)
 
@@ -32,6 +33,11 @@ def biased(sheet: Sheet, made: str, matrix: Matrix) -> str:
         return made
     name = f"{matrix.name}.bias"
     return sheet.op("Add", made, sheet.weight(name, np.float32, bias.shape, lambda: to_numpy(bias)))
+
+
+def written(matrix: Matrix) -> torch.Tensor:
+    """The weight with its columns of zeros."""
+    return F.pad(matrix.weight.detach(), (0, matrix.blank)) if matrix.blank else matrix.weight
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
