@@ -15,8 +15,8 @@ help:  ## list the targets
 run: $(VENV)/installed  ## install, then search the demo model at ratio 0.5 (about 50 seconds)
 	$(BIN)/slimsearch run --ratio 0.5
 
-test: $(VENV)/installed-dev  ## install, then run every test
-	$(BIN)/pytest
+test: $(VENV)/installed-dev  ## install, then run every test, one process a core
+	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 faults: $(VENV)/installed-dev  ## the long form of the fault tests: hundreds of kills, cuts and full disks
 	SLIMSEARCH_FAULTS=long $(BIN)/pytest -m faults tests/faults

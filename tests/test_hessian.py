@@ -46,11 +46,15 @@ def test_factor_is_the_upper_cholesky_factor_of_the_damped_inverse(columns):
 
 
 def test_factor_is_no_less_exact_than_the_published_route():
-    hessian = calibrated(512, 300)
-    exact = exact_factor(hessian.matrix, 0.01)
-    published = reference.inverse_factor(hessian.matrix, 0.01)[0]
-    ours = hessian.factor(0.01).upper
-    assert (ours.double() - exact).norm() <= (published.double() - exact).norm()
+    """On the whole: which of the two rounds better in a single case is chance."""
+    shares = []
+    for seed in range(8):
+        hessian = calibrated(256, 150, seed)
+        exact = exact_factor(hessian.matrix, 0.01)
+        published = reference.inverse_factor(hessian.matrix, 0.01)[0]
+        ours = hessian.factor(0.01).upper
+        shares.append((ours.double() - exact).norm() / (published.double() - exact).norm())
+    assert torch.stack(shares).log().mean() <= 0
 
 
 def test_dead_columns_leave_the_others_alone():
