@@ -100,6 +100,36 @@ def field(record: dict[str, Any], key: str, kind: type[Kind], where: str) -> Kin
     raise TaskError(f"{where}: '{key}' must be {_NAMES[kind]}, found {found}.")
 
 
+def perhaps(record: dict[str, Any], key: str, kind: type[Kind], where: str) -> Kind | None:
+    """The same where it may be left out: None where it is missing, null or empty."""
+    if record.get(key) in (None, "", [], {}):
+        return None
+    return field(record, key, kind, where)
+
+
+def name(record: dict[str, Any], key: str, where: str) -> str | int:
+    """What a record is called: a text or a whole number."""
+    found = record.get(key)
+    if isinstance(found, str | int) and not isinstance(found, bool):
+        return found
+    raise TaskError(f"{where}: '{key}' must be text or a whole number, found {repr(found)[:60]}.")
+
+
+def record(found: Any, where: str) -> dict[str, Any]:
+    """An object, or the complaint that it is none."""
+    if not isinstance(found, dict):
+        raise TaskError(f"{where} is no object, found {repr(found)[:60]}.")
+    return found
+
+
+def texts(record: dict[str, Any], key: str, where: str) -> list[str]:
+    """A list of texts."""
+    found = field(record, key, list, where)
+    if not all(isinstance(one, str) for one in found):
+        raise TaskError(f"{where}: '{key}' must be a list of texts, found {repr(found)[:60]}.")
+    return found
+
+
 def picture(folder: Path, name: str, places: Sequence[str], where: str) -> Path:
     """Where a picture stands in one of these folders, or should stand in the first of them."""
     path = PurePosixPath(name)

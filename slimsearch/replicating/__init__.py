@@ -43,7 +43,9 @@ def replicate(
     """
     shown = study.exhibits(only)
     rows = study.trials(chosen, shown, *sizes)
-    found = study.carry_out(rows, asked, timed_in if "figure-1" in shown else "", folder, watch)
+    timed_in = timed_in if "figure-1" in shown else ""
+    narrowed = exhibits.narrowed(shown) if asked else ()
+    found = study.carry_out(rows, asked, timed_in, narrowed, folder, watch)
     tables = {
         name: exhibit
         for name, exhibit in (

@@ -29,9 +29,9 @@ from slimsearch.reporting.markup import (
 NOT_RUN = "not run"
 METHODS = ("LLM-Pruner", "SparseGPT", "SlimLLaVA")
 UNPRINTED = Cell(None)  # the paper has no such figure
-NO_PRUNER = Cell(None, "slimsearch removes single weights and has no LLM-Pruner")
 TASK = "scienceqa"
 MEANT = {  # of the paper's methods -> what stands for them here
+    "LLM-Pruner": "slimsearch narrow, whole heads and FFN channels, without its recovery training",
     "SparseGPT": "every matrix at the ratio, calibrated on text alone, as published",
     "SlimLLaVA": "our search by the settings given (--exact --objective paper: the published one)",
 }
@@ -59,6 +59,15 @@ class Exhibit:
         rows = [[", ".join(line.names), *map(_shown, line.cells)] for line in self.lines]
         body = [paragraph(about), table(self.columns, rows, strong), *_reasons(self.lines)]
         return Chapter(self.name, self.title, tuple(body))
+
+
+def narrowed(shown: Sequence[str]) -> list[float]:
+    """At which ratios the paper prints LLM-Pruner in these tables."""
+    three = {ratio for ratio, method in published.TABLE_3["LLaVA-SQA-7B"] if method == METHODS[0]}
+    wanted = (three if "table-3" in shown else set()) | (
+        set(RATIOS) if "table-4" in shown else set()
+    )
+    return sorted(wanted)
 
 
 def ablations(study: Study, name: str) -> Exhibit:
@@ -177,8 +186,6 @@ def _own(study: Study, run: str) -> tuple[Cell, Cell]:
 
 
 def _ours(study: Study, ratio: float, method: str, benchmark: str, group: str = "") -> Cell:
-    if method == "LLM-Pruner":
-        return NO_PRUNER
     return study.scored(named(ratio, method), benchmark, group)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch import comparing, results, studying, sweeping, timing
+from slimsearch import comparing, files, results, settings, studying, sweeping, timing
 from slimsearch.errors import ResourceError, SettingsError, did_you_mean
 from slimsearch.replicating.published import RATIOS
 from slimsearch.settings import Settings
@@ -17,6 +17,7 @@ from slimsearch.studying import Outcome, Trial
 from slimsearch.watch import Watch
 
 EXHIBITS = ("table-1", "table-2", "table-3", "table-4", "figure-1", "figure-3")
+NARROWED = "narrow-"  # models of slimsearch narrow, which is no search
 ABLATED, SWEPT = 0.5, 0.4  # the ratios of Tables 1 and 2, and of Figure 3
 ABLATIONS = {  # the paper's row -> ours in `compare`
     "Auto w/o Gen": "no-norm-term", "No Evo": "no-projector", "Evo w/o UB": "even-weights",
@@ -46,6 +47,7 @@ class Study:
     outcomes: Mapping[str, Outcome]
     results: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     asked: Collection[str] = ()  # benchmarks that there is data of
+    narrowed: Collection[str] = ()  # models without a run, such as narrow-0.3
 
     def measured(self, name: str, key: str) -> Cell:
         """A figure of a run's own held-out data; name 'dense' is the model before."""
@@ -58,15 +60,17 @@ class Study:
 
     def scored(self, name: str, benchmark: str, group: str = "") -> Cell:
         """A run's headline on a benchmark, as `eval` left it; in a group of its questions."""
-        called = BENCHMARKS[benchmark][1]
-        model = results.DENSE if name == "dense" else results.CHAMPION
+        called, smaller = BENCHMARKS[benchmark][1], name.startswith(NARROWED)
+        model = name if smaller else results.DENSE if name == "dense" else results.CHAMPION
         runs = list(self.results) if name == "dense" else [name]
         found = [
             result for run in runs for result in self.results.get(run, ())
             if _is_of(result, benchmark) and result["model"]["name"] == model
         ]  # fmt: skip
         if not found:
-            if name != "dense" and name not in self.outcomes:
+            if smaller and self.asked and name not in self.narrowed:
+                return Cell(None, "slimsearch narrow was not run, or refused this model")
+            if not smaller and name != "dense" and name not in self.outcomes:
                 return self.measured(name, "")
             failed = f"{called} was asked, and that failed"
             return Cell(None, failed if benchmark in self.asked else f"no {called} at hand")
@@ -82,6 +86,8 @@ def named(ratio: float, method: str) -> str:
     """The run behind a method of the paper at a ratio."""
     if method == "dense":
         return "dense"
+    if method == "LLM-Pruner":
+        return f"{NARROWED}{ratio:g}"
     if method in ABLATIONS:
         return f"{ABLATIONS[method]}-{ratio:g}"
     return f"{'ours' if method == 'SlimLLaVA' else 'sparsegpt'}-{ratio:g}"
@@ -118,13 +124,15 @@ def carry_out(
     rows: Mapping[str, Trial],
     asked: Mapping[str, Sequence[str]],
     timed_in: str,
+    narrowed: Sequence[float],
     folder: Path,
     watch: Watch,
 ) -> Study:
     """Runs what is not finished, asks each run what there is data for, and reads what was found.
 
     `asked` is what `slimsearch eval` is told for each benchmark: where its data is, and so on;
-    `timed_in` is the form in which our runs of Figure 1 are timed, '' for none.
+    `timed_in` is the form in which our runs of Figure 1 are timed, '' for none; `narrowed` are
+    ratios at which heads and channels are removed, to be asked the same.
     """
     found = studying.carry_out(list(rows.values()), folder, watch)
     outcomes = {outcome.name: outcome for outcome in found}
@@ -134,15 +142,37 @@ def carry_out(
         for benchmark, told in asked.items():
             with watch.stage(f"{outcome.name}, {benchmark}"):
                 _evaluate(folder / outcome.name, benchmark, (*told, *beside), watch)
+    smaller = [
+        name for ratio in narrowed
+        if (name := _narrow(rows[found[0].name].settings, ratio, folder, watch))
+    ]  # fmt: skip
+    for name in smaller:
+        for benchmark, told in asked.items():
+            with watch.stage(f"{name}, {benchmark}"):
+                _evaluate(folder / name, benchmark, told, watch)
     for run in [named(ratio, "SlimLLaVA") for ratio in RATIOS] if timed_in else ():
         if run in outcomes and not (folder / run / timing.FILE).is_file():
             with watch.stage(f"{run}, speed"):
                 _call(["bench", str(folder / run), "--to", timed_in], f"'{run}' was not timed", run,
                       watch)  # fmt: skip
     kept = {
-        outcome.name: results.all_in(folder / outcome.name / results.FOLDER) for outcome in found
+        name: results.all_in(folder / name / results.FOLDER)
+        for name in (*(outcome.name for outcome in found), *smaller)
     }
-    return Study(folder, rows, outcomes, kept, tuple(asked))
+    return Study(folder, rows, outcomes, kept, tuple(asked), tuple(smaller))
+
+
+def _narrow(like: Settings, ratio: float, folder: Path, watch: Watch) -> str:
+    """The name of a model without so many of its heads and channels; '' where there is none."""
+    name = named(ratio, "LLM-Pruner")
+    place, file = folder / name, folder / f"{name}.toml"
+    if not place.is_dir():
+        chosen = replace(like, ratio=ratio, objective="auto", policy="uniform", out=str(place))
+        files.write(file, settings.write(chosen).encode())
+        with watch.stage(name):
+            _call(["narrow", "--from", str(file)], f"'{name}' was not made", name, watch)
+        file.unlink(missing_ok=True)
+    return name if place.is_dir() else ""
 
 
 def _trial(chosen: Settings, ratio: float, method: str) -> Trial:

@@ -49,7 +49,8 @@ def _measurements(story: Story) -> str:
 
 def _memory(story: Story) -> str:
     if not story.machines:
-        return "Peak memory and the machine are not kept with this run."
+        kept = "kept when a run ends" if story.history.end is None else "not kept with this run"
+        return f"Peak memory and the machine are {kept}."
     names = listed(list(dict.fromkeys(name for name, _ in story.machines)))
     most = max(peak for _, peak in story.machines)
     return f"It ran on {names} and held {size(most)} at its highest, libraries included."

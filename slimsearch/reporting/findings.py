@@ -35,8 +35,7 @@ def lost(story: Story) -> Scene | None:
 def _worse(row: Row, key: str, dense: float, more: bool) -> Bar:
     worse = (dense - row.figures[key]) if more else (row.figures[key] - dense)
     scale = 100 if key == "accuracy" else 1
-    sign = "-" if more else "+"
-    shown = f"{sign}{worse * scale:.3g}" if worse > 0 else f"better by {-worse * scale:.3g}"
+    shown = f"{worse * scale:.3g}" if worse > 0 else f"better by {-worse * scale:.3g}"
     if worse == 0:
         shown = "none"
     kind = row.name.split()[0]

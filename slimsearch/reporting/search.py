@@ -32,9 +32,9 @@ def rounds(story: Story) -> Chapter:
     caption = (
         f"Each dot is a candidate, put on the model and scored on calibration data. The best of a "
         f"round went from {first.total:.4f} ({first.candidate}) to {last.total:.4f} "
-        f"({last.candidate}). Candidates race: hollow dots were measured on a part of the data, "
-        f"dropped out, and stand where they were behind the round's best. Triangles lie beyond the "
-        f"upper rim."
+        f"({last.candidate}).{_rising(story)} Candidates race: hollow dots were measured on a part "
+        f"of the data, dropped out, and stand where they were behind the round's best. Triangles "
+        f"lie beyond the upper rim."
     )
     about = (
         f"Candidates were proposed by the strategy “{strategy_of(story.settings)}”, "
@@ -43,6 +43,15 @@ def rounds(story: Story) -> Chapter:
     )
     figure = Figure("rounds", searching.convergence(story), join(caption))
     return Chapter("rounds", "How the search went", (paragraph(about), figure))
+
+
+def _rising(story: Story) -> str:
+    """Why a score that is lowered may rise."""
+    if not any(done.step and done.step.kept for done in story.history.rounds.values()):
+        return ""
+    return (
+        " Where the projector has moved, survivors are scored again under it, so the line may rise."
+    )
 
 
 def _projector(story: Story) -> str:

@@ -65,7 +65,8 @@ def _vizwiz(file: Path) -> Iterator[Question]:
 
 
 def _of_vizwiz(record: dict[str, Any], name: str, shown: Any, where: str) -> Question:
-    kind = record.get("answer_type") or record.get("category")
+    kind = official.perhaps(record, "answer_type", str, where)
+    kind = kind or official.perhaps(record, "category", str, where)
     answerable = record.get("answerable", kind != UNANSWERABLE if kind else None)
     facts = {} if answerable is None else {"answerable": bool(answerable)}
     return _question("vizwiz", name, record, shown, kind, where, MAY_REFUSE, facts)
@@ -74,21 +75,28 @@ def _of_vizwiz(record: dict[str, Any], name: str, shown: Any, where: str) -> Que
 def _vqav2(file: Path) -> Iterator[Question]:
     found = official.read(file)
     found = found if isinstance(found, dict) else {}
-    split = str(found.get("data_subtype", "val2014"))
+    split = official.perhaps(found, "data_subtype", str, str(file)) or "val2014"
     pictures = split.split("-")[0]
     answers = {}
-    for beside in file.parent.glob(f"*mscoco_{split}_annotations.json"):
-        answers |= {one["question_id"]: one for one in official.read(beside)["annotations"]}
-    for record in official.objects(found.get("questions"), file):
-        where = f"{file}, question {record.get('question_id')}"
-        name = f"COCO_{pictures}_{official.field(record, 'image_id', int, where):012d}.jpg"
+    for beside in file.parent.glob("*mscoco_*_annotations.json"):
+        if f"_{split}_" in beside.name:
+            told = official.record(official.read(beside), str(beside)).get("annotations")
+            answers |= {
+                official.name(one, "question_id", f"{beside}, annotation {number}"): one
+                for number, one in enumerate(official.objects(told, beside), 1)
+            }
+    for number, record in enumerate(official.objects(found.get("questions"), file), 1):
+        name = official.name(record, "question_id", f"{file}, question {number}")
+        record = record | answers.get(name, {})
+        where = f"{file}, question {name}"
+        image = f"COCO_{pictures}_{official.field(record, 'image_id', int, where):012d}.jpg"
         places = (pictures, f"images/{pictures}", "images", ".")
-        shown = official.picture(file.parent, name, places, where)
-        yield _of_vqav2(record | answers.get(record["question_id"], {}), shown, where)
+        shown = official.picture(file.parent, image, places, where)
+        yield _of_vqav2(record, shown, where)
 
 
 def _of_vqav2(record: dict[str, Any], shown: Any, where: str) -> Question:
-    kind = record.get("answer_type")
+    kind = official.perhaps(record, "answer_type", str, where)
     return _question("vqav2", record["question_id"], record, shown, kind, where)
 
 
@@ -102,19 +110,23 @@ def _textvqa(file: Path) -> Iterator[Question]:
 
 
 def _of_textvqa(record: dict[str, Any], shown: Any, where: str) -> Question:
-    return _question("textvqa", record["question_id"], record, shown, None, where)
+    name = official.name(record, "question_id", where)
+    return _question("textvqa", name, record, shown, None, where)
 
 
 def _gqa(file: Path) -> Iterator[Question]:
     found = official.read(file)
     if not isinstance(found, dict):
         raise TaskError(f"{file} holds no questions by number. --data wants {WANTED}.")
-    for number, record in found.items():
+    for number, told in found.items():
         where = f"{file}, question {number}"
+        record = official.record(told, where)
         name = f"{official.field(record, 'imageId', str, where)}.jpg"
         shown = official.picture(file.parent, name, ("images", "../images", "."), where)
-        kind = (record.get("types") or {}).get("structural")
-        answers = [record["answer"]] if record.get("answer") else []
+        types = official.perhaps(record, "types", dict, where) or {}
+        kind = official.perhaps(types, "structural", str, where)
+        answer = official.perhaps(record, "answer", str, where)
+        answers = [answer] if answer else []
         yield _question("gqa", number, record | {"answers": answers}, shown, kind, where)
 
 
@@ -133,7 +145,7 @@ def _question(
         str(name),
         asked + more,
         shown,
-        tuple(_texts(record.get("answers") or (), where)),
+        tuple(_texts(official.perhaps(record, "answers", list, where) or (), where)),
         (kind,) if kind else (),
         facts={"dataset": dataset, "name": name, **(facts or {})},
     )
@@ -142,7 +154,12 @@ def _question(
 def _texts(answers: Iterable[Any], where: str) -> Iterator[str]:
     """Ten people's answers, each a text or an object with it."""
     for entry in answers:
-        yield entry if isinstance(entry, str) else official.field(entry, "answer", str, where)
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield official.field(
+                official.record(entry, f"{where}, an answer"), "answer", str, where
+            )
 
 
 def _exact(answer: str) -> str:

@@ -34,21 +34,20 @@ class LlavaBench(JudgedTask):
             ]  # fmt: skip
         folder = official.place(data, self.wanted)
         file = official.find(folder, ("questions.jsonl", "**/questions.jsonl"), self.wanted)
-        context = {line.get("image"): line for line in _beside(file, "context.jsonl")}
-        answers = {line.get("question_id"): line for line in _beside(file, "answers_gpt4.jsonl")}
+        captions = _captions(_beside(file, "context.jsonl"))
+        answers = _answers(_beside(file, "answers_gpt4.jsonl"))
         rule = file.with_name("rule.json")
-        rules = official.read(rule) if rule.is_file() else {}
+        rules = official.record(official.read(rule), str(rule)) if rule.is_file() else {}
         found = []
-        for line in official.objects(official.read(file), file):
-            where = f"{file}, question {line.get('question_id')}"
-            name = official.field(line, "image", str, where)
-            shown = official.picture(file.parent, name, ("images", "."), where)
-            caption = context.get(name, {}).get("caption", "")
-            said = caption if isinstance(caption, str) else "\n".join(caption)
-            gpt4 = answers.get(line["question_id"], {}).get("text", "")
+        for number, line in enumerate(official.objects(official.read(file), file), 1):
+            name = official.name(line, "question_id", f"{file}, question {number}")
+            where = f"{file}, question {name}"
+            image = official.field(line, "image", str, where)
+            shown = official.picture(file.parent, image, ("images", "."), where)
             asked = official.field(line, "text", str, where)
             kind = official.field(line, "category", str, where)
-            found.append(_question(str(line["question_id"]), asked, kind, gpt4, said, shown, rules))
+            said, gpt4 = captions.get(image, ""), answers.get(name, "")
+            found.append(_question(str(name), asked, kind, gpt4, said, shown, rules))
         return found
 
     def case(self, question: Question, answer: str) -> str:
@@ -92,15 +91,39 @@ class LlavaBench(JudgedTask):
 def _question(
     name: str, asked: str, kind: str, gpt4: str, context: str, shown: Any, rules: dict[str, Any]
 ) -> Question:
-    rule = rules.get(f"llava_bench_{kind}", {})
+    where = f"rule.json, llava_bench_{kind}"
+    rule = official.record(rules.get(f"llava_bench_{kind}", {}), where)
     facts = {
         "context": context,
-        "role": rule.get("role", "Assistant"),
-        "instruction": rule.get("prompt", INSTRUCTION),
+        "role": official.perhaps(rule, "role", str, where) or "Assistant",
+        "instruction": official.perhaps(rule, "prompt", str, where) or INSTRUCTION,
     }
     return Question(name, asked, shown, (gpt4,) if gpt4 else (), (kind,), facts=facts)
 
 
-def _beside(file: Path, name: str) -> list[dict[str, Any]]:
+def _captions(beside: tuple[Path, list[dict[str, Any]]]) -> dict[str, str]:
+    """What is in each picture: a text, or a list of them, as lines."""
+    file, lines = beside
+    found = {}
+    for number, line in enumerate(lines, 1):
+        where = f"{file}, line {number}"
+        caption = line.get("caption")
+        if not isinstance(caption, str):
+            caption = "\n".join(official.texts(line, "caption", where))
+        found[official.field(line, "image", str, where)] = caption
+    return found
+
+
+def _answers(beside: tuple[Path, list[dict[str, Any]]]) -> dict[str | int, str]:
+    """GPT-4's, by question."""
+    file, lines = beside
+    return {
+        official.name(line, "question_id", f"{file}, line {number}"):
+        official.field(line, "text", str, f"{file}, line {number}")
+        for number, line in enumerate(lines, 1)
+    }  # fmt: skip
+
+
+def _beside(file: Path, name: str) -> tuple[Path, list[dict[str, Any]]]:
     found = official.find(file.parent, (name,), LlavaBench.wanted)
-    return official.objects(official.read(found), found)
+    return found, official.objects(official.read(found), found)

@@ -115,7 +115,7 @@ def _of_category(folder: Path) -> list[tuple[str, str, str, str, Any]]:
         places = (folder / "images", folder)
         names = [place / (file.stem + kind) for place in places for kind in PICTURES]
         shown = next((name for name in names if name.is_file()), names[0])
-        lines = [line for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = [line for line in official.text(file).splitlines() if line.strip()]
         for number, line in enumerate(lines, 1):
             asked, _, answer = line.rpartition("\t")
             if answer.strip().lower() not in ("yes", "no"):

@@ -52,13 +52,15 @@ class MmVet(JudgedTask):
         if not isinstance(entries, dict):
             raise TaskError(f"{file} holds no questions by number. --data wants {self.wanted}.")
         found = []
-        for name, entry in entries.items():
+        for name, told in entries.items():
             where = f"{file}, {name}"
+            entry = official.record(told, where)
             image = official.field(entry, "imagename", str, where)
             shown = official.picture(file.parent, image, ("images", "."), where)
             asked = official.field(entry, "question", str, where)
-            able = official.field(entry, "capability", list, where)
-            found.append(_question(name, asked, entry.get("answer", ""), able, shown))
+            able = official.texts(entry, "capability", where)
+            truth = official.perhaps(entry, "answer", str, where) or ""
+            found.append(_question(name, asked, truth, able, shown))
         return found
 
     def names(self, question: Question) -> tuple[str, ...]:

@@ -94,7 +94,10 @@ def _of_split(file: Path) -> Iterator[Question]:
         if label not in ("yes", "no"):
             raise TaskError(f"{where}: 'label' must be yes or no, found {label!r}.")
         shown = official.picture(file.parent, name, PLACES, where)
-        yield _question(line.get("question_id", number), text, label, split, shown)
+        name = official.name({"question_id": number} | line, "question_id", where)
+        if split in BEGINNINGS and not str(name).isdigit():
+            raise TaskError(f"{where}: 'question_id' must be a whole number, found {name!r}.")
+        yield _question(name, text, label, split, shown)
 
 
 def _question(number: Any, text: str, label: str, split: str, shown: Any) -> Question:

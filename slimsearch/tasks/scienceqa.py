@@ -79,31 +79,39 @@ class ScienceQA(Task):
         """The problems of the split, in its order."""
         if not (listed := file.with_name("pid_splits.json")).is_file():
             return [
-                n for n, one in problems.items() if not self.split or one["split"] == self.split
-            ]
+                n for n, one in problems.items()
+                if not self.split or (isinstance(one, dict) and one.get("split") == self.split)
+            ]  # fmt: skip
         splits = official.read(listed)
+        if not isinstance(splits, dict) or not splits:
+            raise TaskError(f"{listed} holds no splits by name. --data wants {self.wanted}.")
         split = self.split or (
             "test" if "test" in splits or len(splits) != 1 else next(iter(splits))
         )
         if split not in splits:
             raise TaskError(f"{listed} has no split '{split}', but {', '.join(splits)}: --split.")
-        return splits[split]
+        return official.texts(splits, split, f"{listed}")
 
     def _question(self, number: str, problem: dict[str, Any], picture: Any, where: str) -> Question:
-        choices = official.field(problem, "choices", list, where)
+        choices = official.texts(problem, "choices", where)
         asked = official.field(problem, "question", str, where)
-        hint = (problem.get("hint") or "").strip()
+        hint = (official.perhaps(problem, "hint", str, where) or "").strip()
         if not 1 < len(choices) <= len(LETTERS):
             raise TaskError(
                 f"{where} has {len(choices)} choices; 2 to {len(LETTERS)} can be asked."
             )
         answer = problem.get("answer")
+        if answer is not None and answer not in range(len(choices)):
+            raise TaskError(
+                f"{where}: 'answer' must be the place of a choice, 0 to {len(choices) - 1}, found "
+                f"{str(answer)[:60]}."
+            )
         return Question(
             number,
             self._prompt(hint, asked, choices),
             picture,
-            (LETTERS[answer],) if isinstance(answer, int) else (),
-            tuple(_groups(problem, hint, picture)),
+            (LETTERS[answer],) if answer is not None else (),
+            tuple(_groups(problem, hint, picture, where)),
             facts={"choices": len(choices)},
         )
 
@@ -120,16 +128,17 @@ class ScienceQA(Task):
 
 
 def _picture(file: Path, number: str, problem: dict[str, Any]) -> Path | None:
-    if not (name := problem.get("image")):
+    where = f"{file}, problem {number}"
+    if (name := official.perhaps(problem, "image", str, where)) is None:
         return None
-    split = problem.get("split", "test")
+    split = official.perhaps(problem, "split", str, where) or "test"
     places = [f"images/{split}/{number}", f"images/{number}", f"{split}/{number}", number]
-    return official.picture(file.parent, name, places, f"{file}, problem {number}")
+    return official.picture(file.parent, name, places, where)
 
 
-def _groups(problem: dict[str, Any], hint: str, picture: Any) -> Iterable[str]:
+def _groups(problem: dict[str, Any], hint: str, picture: Any, where: str) -> Iterable[str]:
     """Subject, context (text, picture or neither) and grade."""
-    if subject := SUBJECTS.get(problem.get("subject", "")):
+    if subject := SUBJECTS.get(official.perhaps(problem, "subject", str, where) or ""):
         yield subject
     if hint:
         yield "TXT"

@@ -130,7 +130,7 @@ def test_tables_keep_the_papers_shape_and_fill_nothing(found):
     assert here["0.5", "SlimLLaVA", "here"][-1].value == 77.7
     assert here["0.5", "SlimLLaVA", "here"][0].value == 71.0
     assert all(cell.value is None for cell in here["0.4", "LLM-Pruner", "here"])
-    assert here["0.4", "LLM-Pruner", "here"][0].why.endswith("has no LLM-Pruner")
+    assert here["0.4", "LLM-Pruner", "here"][0].why == "no ScienceQA at hand"
     four = exhibits.table_4(found)
     assert len(four.columns) == 1 + 3 * 4
     measured = [cell for line in four.lines if line.names[-1] == "here" for cell in line.cells]
@@ -182,6 +182,29 @@ def test_each_benchmark_is_asked_by_a_process_of_its_own(found, monkeypatch):
     assert notes.notes == ["'ours-0.5' was not evaluated on scienceqa (exit code 3)."]
     with pytest.raises(ResourceError, match="goes on"):
         study._evaluate(place, "scienceqa", ["--data", "data"], notes)
+
+
+def test_llm_pruners_rows_are_narrowed_models(found, monkeypatch):
+    """A model of slimsearch narrow is no run; asked, its answers stand in its own folder."""
+    assert exhibits.narrowed(["table-3"]) == [0.3, 0.4]
+    assert exhibits.narrowed(["table-3", "table-4"]) == [0.3, 0.4, 0.5]
+    assert exhibits.narrowed(["table-1", "figure-1"]) == []
+    told = {**found.results, "narrow-0.3": [evaluation("scienceqa", "narrow-0.3", 33.3)]}
+    asked = replace(found, results=told, asked=("scienceqa",), narrowed=("narrow-0.3",))
+    lines = {line.names: line.cells for line in exhibits.table_3(asked).lines}
+    assert lines["0.3", "LLM-Pruner", "here"][-1].value == 33.3
+    assert lines["0.4", "LLM-Pruner", "here"][-1].why.startswith("slimsearch narrow was not run")
+    commands = []
+
+    def run(command, **_):
+        commands.append(command[3:])
+        (found.folder / "narrow-0.4").mkdir()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(study.subprocess, "run", run)
+    assert study._narrow(Settings(model="here"), 0.4, found.folder, Notes()) == "narrow-0.4"
+    assert study._narrow(Settings(model="here"), 0.4, found.folder, Notes()) == "narrow-0.4"
+    assert commands == [["narrow", "--from", str(found.folder / "narrow-0.4.toml")]]
 
 
 def test_an_exhibit_that_is_not_there_is_refused_by_name():

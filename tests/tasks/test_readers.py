@@ -6,8 +6,10 @@ import shutil
 import official
 import pytest
 
-from slimsearch.errors import SettingsError, TaskError
-from slimsearch.plugins import find
+from slimsearch import marking
+from slimsearch.contracts import JudgedTask
+from slimsearch.errors import SettingsError, SlimsearchError, TaskError
+from slimsearch.plugins import find, names
 from slimsearch.tasks.mme import Mme
 from slimsearch.tasks.perplexity import Perplexity
 from slimsearch.tasks.pope import Pope
@@ -228,3 +230,54 @@ def test_a_snapshot_of_the_hub_is_read_by_datasets(tmp_path):
         (one.id, one.prompt, one.expected, one.groups) for one in asked
     ]
     assert found[0].picture.size == (48, 48)
+
+
+JUNK = (None, 1, -1, 10**30, float("inf"), True, "", "x", "a\0b", "/etc/passwd", "../x", [], {},
+        [1], [None], [[]], {"a": 1})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("scienceqa", "problems.json"), ("scienceqa", "pid_splits.json"), ("vizwiz", "val.json"),
+        ("vqav2", "v2_OpenEnded_mscoco_val2014_questions.json"),
+        ("vqav2", "v2_mscoco_val2014_annotations.json"), ("textvqa", "TextVQA_0.5.1_val.json"),
+        ("gqa", "testdev_balanced_questions.json"), ("pope", "coco_pope_random.json"),
+        ("mmvet", "mm-vet.json"), ("llava_bench", "questions.jsonl"),
+        ("llava_bench", "context.jsonl"), ("llava_bench", "answers_gpt4.jsonl"),
+    ],
+)  # fmt: skip
+def test_whatever_a_record_holds_it_is_read_or_refused(name, file, tmp_path):
+    """Each value of a first record, and it itself, replaced by what it cannot be."""
+    place = getattr(official, name)(tmp_path)
+    task = find("tasks", name if name in names("tasks") else "vqa")()
+    whole = [json.loads(line) for line in (place / file).read_text("utf-8").splitlines()]
+    content = whole if file.endswith("l") or name == "pope" else whole[0]
+    refused = []
+    for holder, key in _places(content):
+        kept = holder[key]
+        for junk in JUNK:
+            holder[key] = junk
+            lines = content if content is whole else [content]
+            (place / file).write_text("\n".join(map(json.dumps, lines)), "utf-8")
+            try:
+                questions = task.questions(str(place), None)
+                if not isinstance(task, JudgedTask):
+                    marking.figures(task, marking.mark(task, [(q, "yes") for q in questions]), 0)
+            except SlimsearchError as error:
+                refused.append(str(error))
+        holder[key] = kept
+    assert len(refused) >= len(JUNK) // 2
+    assert all(str(tmp_path) in said or "--dataset" in said for said in refused)
+
+
+def _places(content):
+    """The first record, and what is in it, as (holder, key); the whole's own keys, too."""
+    found = [(content, key) for key in list(content)] if isinstance(content, dict) else []
+    records = content
+    while isinstance(records, dict) and not {"question", "image"} & records.keys():
+        records = next((one for one in records.values() if isinstance(one, list | dict)), None)
+    if isinstance(records, list) and records and isinstance(records[0], dict):
+        found.append((records, 0))
+        records = records[0]
+    return found[:4] + ([(records, key) for key in records] if isinstance(records, dict) else [])
