@@ -14,7 +14,8 @@ from slimsearch.reporting.markup import Chapter, Figure, Html, join, paragraph, 
 from slimsearch.reporting.words import FIGURES, duration, figure, size
 
 FILES = ("compare.json", "sweep.json")
-DENSE, OURS = "dense", "searched"
+DENSE, OURS, UNIFORM = "dense", "searched", "uniform"
+CAPTION = "Shorter is better. Blue: our search; orange: the same everywhere; grey: anything else."
 SWEPT = re.compile(r"(\d+)x(\d+)")  # segments and their length, as `sweep` names its rows
 
 Row = Mapping[str, Any]
@@ -30,7 +31,7 @@ def chapter(folder: Path, prefix: str) -> Chapter:
     rows, swept = facts["rows"], all(SWEPT.fullmatch(row["name"]) for row in facts["rows"])
     keys = [key for key in FIGURES if any(key in row["figures"] for row in rows)]
     strong = [place for place, row in enumerate(rows) if row["name"] == OURS]
-    columns = ("row", "what it is", "zeros", *(FIGURES[key][0] for key in keys), "time", "memory")
+    columns = ("row", "zeros", *(FIGURES[key][0] for key in keys), "time", "memory")
     name = Path(facts["model"]).name
     every = (
         "Each row is a search by another amount of text." if swept else
@@ -42,6 +43,8 @@ def chapter(folder: Path, prefix: str) -> Chapter:
         table(columns, [_cells(row, keys) for row in rows], strong),
     ]  # fmt: skip
     body += list(_swept(rows, keys, prefix) if swept else _lost(rows, keys, prefix))
+    if not swept:
+        body.append(tag("dl", *(_meant(row) for row in rows), class_="words"))
     body.append(paragraph(
         "Every row is a run of its own in ", tag("code", str(folder)), ": ",
         tag("code", f"slimsearch report {folder / str(rows[-1]['name'])}"), " shows one whole.",
@@ -65,10 +68,14 @@ def _read(folder: Path) -> dict[str, Any]:
 def _cells(row: Row, keys: Sequence[str]) -> list[str]:
     spent, peak = row.get("seconds") or 0.0, row.get("peak_bytes") or 0
     return [
-        row["name"], row.get("about") or "-", f"{row['sparsity']:.1%}",
+        row["name"], f"{row['sparsity']:.1%}",
         *(figure(key, row["figures"].get(key)) for key in keys),
         duration(spent) if spent else "-", size(peak) if peak else "-",
     ]  # fmt: skip
+
+
+def _meant(row: Row) -> Html:
+    return tag("div", tag("dt", row["name"]), tag("dd", str(row.get("about") or "a run")))
 
 
 def _lost(rows: Sequence[Row], keys: Sequence[str], prefix: str) -> Iterator[Figure]:
@@ -84,24 +91,26 @@ def _lost(rows: Sequence[Row], keys: Sequence[str], prefix: str) -> Iterator[Fig
         unit = "points below dense" if key == "accuracy" else "above dense"
         drawn = [
             Bar(row, max(worse, 0.0), f"{worse:.3g}" if worse > 0 else "none",
-                "blue" if row == OURS else "grey") for worse, row in found
+                "blue" if row == OURS else "orange" if row.startswith(UNIFORM) else "grey")
+            for worse, row in found
         ]  # fmt: skip
         scene = bars([Group(f"{name.capitalize()}, {unit}", drawn)])
-        yield Figure(f"{prefix}{key}", scene, join("Shorter is better; ours is blue."))
+        yield Figure(f"{prefix}{key}", scene, join(CAPTION))
 
 
 def _swept(rows: Sequence[Row], keys: Sequence[str], prefix: str) -> Iterator[Figure]:
     """Every figure against the number of segments, a line for each length."""
     sizes = {row["name"]: tuple(map(int, row["name"].split("x"))) for row in rows}
     for key in keys:
+        scale, unit = (100, ", %") if key == "accuracy" else (1, "")
         series = []
         for length in sorted({long for _, long in sizes.values()}):
             points = [
-                (count, row["figures"][key]) for row in rows
+                (count, scale * row["figures"][key]) for row in rows
                 for count, long in [sizes[row["name"]]] if long == length and key in row["figures"]
             ]  # fmt: skip
             series.append(Series(f"{length} tokens each", sorted(points)))
         name, more = FIGURES[key]
-        chart = Chart(name.capitalize(), "segments", name, series, doubling=True)
+        chart = Chart(name.capitalize(), "segments", f"{name}{unit}", series, doubling=True)
         said = f"Each dot is a whole search; {'higher' if more else 'lower'} is better."
         yield Figure(f"{prefix}{key}", plot(chart), join(said))
