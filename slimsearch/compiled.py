@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
 from slimsearch.processor import processor_flags
 
 COMPILERS = ("cc", "gcc", "clang")
-PATIENCE = 120  # seconds for a compiler
+PATIENCE = 600  # seconds for a compiler, which may share its processor with many
 
 
 def library(
@@ -39,10 +40,18 @@ def found_compiler() -> str | None:
 
 def build(compiler: str, sources: Sequence[Path], flags: Sequence[str], target: Path) -> None:
     """Compiles a library to `target`: whole or not at all, also with two processes at it."""
-    with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
+    with tempfile.TemporaryDirectory(dir=target.parent) as fresh, ThreadPoolExecutor() as pool:
+
+        def run(*command: str) -> None:
+            subprocess.run(
+                [compiler, *command, *flags], check=True, capture_output=True, timeout=PATIENCE
+            )
+
+        objects = [f"{fresh}/{number}.o" for number in range(len(sources))]
+        made = zip(sources, objects, strict=True)
+        list(pool.map(lambda pair: run("-c", str(pair[0]), "-o", pair[1]), made))
         built = Path(fresh) / target.name
-        command = [compiler, *map(str, sources), *flags, "-o", str(built)]
-        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+        run(*objects, "-o", str(built))
         built.replace(target)
 
 

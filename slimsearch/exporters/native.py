@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from slimsearch.contracts import Exporter
-from slimsearch.errors import ModelError, SettingsError, did_you_mean
+from slimsearch.errors import SettingsError, did_you_mean
 from slimsearch.files import to_json
 from slimsearch.graphs import anatomy
 from slimsearch.graphs.anatomy import Decoder
 from slimsearch.native import form
 from slimsearch.native.parts import NORMS, ROLES, Part, Steps, parts_of, plain, tied
-from slimsearch.route import EVERY, NONE, Step
 from slimsearch.vlm import VLM
 
 NAMED = {"bf16": "bfloat16", "fp32": "float32"}
@@ -34,10 +33,10 @@ class Native(Exporter):
 
     def fill(self, vlm: VLM, folder: Path) -> dict[str, Any]:
         dtype = self._dtype(vlm)
-        parts = anatomy.read(vlm)
-        _check_route(vlm, parts)
+        parts = anatomy.taken_apart(vlm)
         names = _names(vlm, parts)
-        shape = form.described(parts, dtype, names)
+        route = vlm.route.as_json() if vlm.route else {}
+        shape = form.described(parts, dtype, names, route)
         own = folder / form.FORM
         own.mkdir()
         decoder = list(parts_of(parts, dtype, lambda matrix: self.steps.get(matrix.name)))
@@ -66,18 +65,6 @@ class Native(Exporter):
             known = (*NAMED, *form.WIDTHS)
             raise SettingsError(f"--to native has no dtype '{asked}'.{did_you_mean(asked, known)}")
         return asked or form.held_as(str(vlm.disk_dtype)[6:])
-
-
-def _check_route(vlm: VLM, parts: Decoder) -> None:
-    """Refuses blocks that run otherwise than one after the other; what is skipped is zeros."""
-    known = [Step(skip_attention=a, skip_ffn=b) for a in (NONE, EVERY) for b in (NONE, EVERY)]
-    for index, block in enumerate(parts.blocks):
-        skipped = ("o",) * block.step.lacks_attention() + ("down",) * block.step.lacks_ffn()
-        if block.step not in known or any(getattr(block, s).weight.any() for s in skipped):
-            raise ModelError(
-                f"{vlm.checkpoint.folder}: block {index} does not run as the native engine runs "
-                f"every block, attention first and then the FFN. --to onnx draws it as it is."
-            )
 
 
 def _report(parts: Decoder, decoder: list[Part], dtype: str) -> dict[str, Any]:

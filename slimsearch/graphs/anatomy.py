@@ -76,10 +76,16 @@ class Decoder:
 
 
 def read(vlm: VLM) -> Decoder:
-    """The parts of a loaded model's decoder, or why it cannot be spelled out."""
-    config = vlm.model.config.get_text_config()
+    """The parts of a loaded model's decoder for a graph, or why it cannot be spelled out."""
     if unsaid := _unsaid(vlm.route):
-        raise _refused(vlm, f"{unsaid}; the form hf keeps it, and --runtime torch follows it")
+        why = "the forms hf and native keep it, and --runtime torch and native follow it"
+        raise _refused(vlm, f"{unsaid}; {why}")
+    return taken_apart(vlm)
+
+
+def taken_apart(vlm: VLM) -> Decoder:
+    """The same for an engine that follows every route."""
+    config = vlm.model.config.get_text_config()
     reader = KNOWN.get(config.model_type)
     if reader is None:
         raise _refused(vlm, f"is a '{config.model_type}'; {', '.join(KNOWN)} can be")

@@ -13,13 +13,15 @@ from slimsearch import loading
 from slimsearch.errors import ModelError
 from slimsearch.native import form
 from slimsearch.native.form import Held
+from slimsearch.route import Merge
 from slimsearch.sight import Sight
 
 
 class Eyes:
-    """Checked by the caller to be of a model that sees; calculates in fp32."""
+    """Checked by the caller to be of a model that sees; calculates in fp32. `merge` has pictures'
+    tokens merged, and those that are merged away come as zeros."""
 
-    def __init__(self, held: Held):
+    def __init__(self, held: Held, merge: Merge | None = None):
         from transformers import AutoModelForImageTextToText, GenerationConfig
 
         held.open(form.OTHERS)
@@ -35,6 +37,7 @@ class Eyes:
             )  # fmt: skip
         self._model, info = loaded
         sight = Sight(self._model.model, architecture)
+        sight.follow(merge)
         parts = nn.ModuleList([sight.tower, *sight.projectors.values()])
         needed = {id(weight) for weight in parts.parameters()}
         missing = sorted(

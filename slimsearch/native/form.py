@@ -13,7 +13,7 @@ import mmap
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import ModelError
 from slimsearch.graphs.anatomy import Decoder
 from slimsearch.native.parts import SIZES, Part
+from slimsearch.route import Route, from_json, plain
 
 FORM, DECODER, OTHERS = "native", "decoder.safetensors", "model.safetensors"
 FORMAT = 1
@@ -54,6 +55,7 @@ class Shape:
     epsilon: float
     activation: str
     names: Mapping[str, tuple[str, str]]  # part -> key on disk, its dtype there
+    route: Mapping[str, Any] = field(default_factory=dict)  # as Route.as_json has it
     format: int = FORMAT
 
 
@@ -78,8 +80,10 @@ def held_as(dtype: str) -> str:
     return dtype if dtype in WIDTHS else "bfloat16"
 
 
-def described(parts: Decoder, dtype: str, names: Mapping[str, tuple[str, str]]) -> Shape:
-    """How a decoder is built; `names` as in Shape."""
+def described(
+    parts: Decoder, dtype: str, names: Mapping[str, tuple[str, str]], route: Mapping[str, Any]
+) -> Shape:
+    """How a decoder is built; `names` and `route` as in Shape."""
     activation = SAME.get(parts.activation, parts.activation)
     if activation not in ACTIVATIONS:
         raise ModelError(f"The native engine knows no '{parts.activation}'; --to hf works.")
@@ -88,6 +92,7 @@ def described(parts: Decoder, dtype: str, names: Mapping[str, tuple[str, str]]) 
         key_heads=parts.key_heads, head_width=parts.head_width,
         inner=len(parts.blocks[0].gate.weight), vocabulary=len(parts.embedding),
         positions=parts.positions, epsilon=parts.epsilon, activation=activation, names=names,
+        route=route,
     )  # fmt: skip
 
 
@@ -188,6 +193,13 @@ def shape_in(tensors: Tensors) -> Shape:
     if min(counts) < 1 or shape.heads % shape.key_heads or shape.head_width % 2:
         raise ModelError(f"{tensors.file} describes a decoder that cannot be. {AGAIN}")
     return shape
+
+
+def route_in(tensors: Tensors, shape: Shape) -> Route:
+    """How its blocks run."""
+    if not shape.route:
+        return plain(shape.blocks)
+    return from_json(shape.route, shape.blocks, str(tensors.file))
 
 
 def _mapped(file: Path) -> memoryview:

@@ -14,8 +14,9 @@ from slimsearch import compiled
 from slimsearch.errors import ResourceError, SettingsError
 from slimsearch.native import sources
 
-VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16")  # as in native.h
+VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16", "avx512_amx")  # as in native.h
 KINDS = ("float32", "bfloat16", "int8")
+JOINED = ("", "mean", "sum")  # how blocks side by side are, as route.Step has it
 
 
 class Matrix(ctypes.Structure):
@@ -31,6 +32,8 @@ class Block(ctypes.Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("before_attention", "before_mlp")),
         *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
+        *((name, c_int64) for name in ("idle_attention", "idle_ffn", "window")),
+        *((name, c_int64) for name in ("parallel_ffn", "parallel_next")),
     )
 
 
@@ -49,8 +52,8 @@ class Decoder(ctypes.Structure):
 class Step(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("tokens", "rows", "room")),
-        *((name, c_void_p) for name in ("counts", "filled", "positions", "hidden")),
-        *((name, c_void_p) for name in ("keys", "values", "logits")),
+        *((name, c_void_p) for name in ("counts", "filled", "positions", "kinds", "hidden")),
+        *((name, c_void_p) for name in ("keys", "values", "pictured", "logits")),
     )
 
 

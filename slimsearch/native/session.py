@@ -15,10 +15,12 @@ from numpy import ndarray
 from slimsearch import loading
 from slimsearch.contracts import Session
 from slimsearch.errors import InputError, ModelError
+from slimsearch.kinds import PICTURE, PROMPT, TEXT
 from slimsearch.native import form, library
 from slimsearch.native.form import Held, Shape, Tensors
 from slimsearch.native.library import Engine
 from slimsearch.native.parts import NORMS, ROLES, SLACK, WORD
+from slimsearch.route import Kinds, Step
 
 LANES = 16  # places of the cache that lie side by side
 DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
@@ -31,8 +33,8 @@ class NativeSession(Session):
         self._parts = Parts(tensors, form.shape_in(tensors))
         self._engine = Engine(threads, variant)
         self._eyes: Any = None
-        self._filled: ndarray | None = None  # places taken in each row's cache
-        self._keys, self._values = _Caches([]), _Caches([])
+        self._cache: Cache | None = None
+        self._told: ndarray | None = None  # classes of the tokens that the next step reads
         self.room = self._parts.shape.positions
 
     def see(self, pixels: ndarray) -> ndarray:
@@ -41,40 +43,54 @@ class NativeSession(Session):
         if self._eyes is None:
             from slimsearch.native.eyes import Eyes
 
-            self._eyes = Eyes(self._held)
+            self._eyes = Eyes(self._held, self._parts.route.merge)
         return self._eyes.see(pixels)
 
     def embed(self, ids: ndarray) -> ndarray:
         return self._parts.embed(ids)
 
+    def tell(self, kinds: ndarray) -> None:
+        self._told = kinds
+
     def step(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
         real = mask[:, -embeds.shape[1] :] == 1
+        kinds = self._kinds(embeds)
+        if self._parts.route.merge is not None:  # what was merged into others comes as zeros
+            real &= (kinds != PICTURE) | (embeds != 0).any(-1)
         counts = real.sum(1).astype(np.int64)
         shape = self._parts.shape
         logits = np.zeros((len(embeds), shape.vocabulary), np.float32)
-        if self._filled is None:
-            self._make_cache(len(embeds))
-        assert self._filled is not None
-        longest = int((self._filled + counts).max(initial=0))
+        if self._cache is None:
+            self._cache = Cache(self._parts, len(embeds), self._padded_room)
+        if not counts.any():
+            return logits
+        cache, places = self._cache, np.ascontiguousarray(positions[real], np.int64)
+        longest = max(int(places.max()) + 1, int((cache.filled + counts).max()))
         if longest > self.room:
             raise InputError(
                 f"{longest} tokens are more than the {self.room} that this model holds. Shorten "
                 f"the prompt, or drop earlier turns."
             )
-        if not counts.any():
-            return logits
         hidden = np.array(embeds[real], np.float32)
-        places = np.ascontiguousarray(positions[real], np.int64)
+        kinds = np.ascontiguousarray(kinds[real], np.uint8)
         self._engine.step(
             self._parts.decoder,
             library.Step(
                 len(hidden), len(embeds), self._padded_room, library.address(counts),
-                library.address(self._filled), library.address(places), library.address(hidden),
-                self._keys.address, self._values.address, library.address(logits),
+                library.address(cache.filled), library.address(places), library.address(kinds),
+                library.address(hidden), cache.keys.address, cache.values.address,
+                cache.pictured_address, library.address(logits),
             ),
         )  # fmt: skip
-        self._filled += counts
         return logits
+
+    def _kinds(self, embeds: ndarray) -> ndarray:
+        """Of which class each token is: as was told, or a token alone behind others is text."""
+        told, self._told = self._told, None
+        if told is not None:
+            return told
+        said = embeds.shape[1] == 1 and self._cache is not None
+        return np.full(embeds.shape[:2], TEXT if said else PROMPT, np.uint8)
 
     def multiply(self, given: ndarray, role: str, block: int | None = None) -> ndarray:
         """One matrix alone, of a block or the head: [tokens, columns] -> [tokens, rows]."""
@@ -83,7 +99,7 @@ class NativeSession(Session):
         return self._engine.multiply(getattr(owner, role), given)
 
     def forget(self) -> None:
-        self._filled, self._keys, self._values = None, _Caches([]), _Caches([])
+        self._cache = self._told = None
 
     def close(self) -> None:
         self.forget()
@@ -94,17 +110,27 @@ class NativeSession(Session):
     def _padded_room(self) -> int:
         return -(-self.room // LANES) * LANES
 
-    def _make_cache(self, rows: int) -> None:
-        shape = self._parts.shape
-        size = rows * shape.key_heads * self._padded_room * shape.head_width
+
+class Cache:
+    """Keys and values of every block, for each row as many as tokens went through it."""
+
+    def __init__(self, parts: Parts, rows: int, room: int):
+        shape = parts.shape
+        size = rows * shape.key_heads * room * shape.head_width
         kept = np.uint16 if shape.dtype == "int8" else np.float32  # bf16 as its bits
-        self._filled = np.zeros(rows, np.int64)
-        self._keys, self._values = (
-            _Caches([np.empty(size, kept) for _ in range(shape.blocks)]) for _ in range(2)
+        self.filled = np.zeros((shape.blocks, rows), np.int64)  # places taken
+        self.keys, self.values = (
+            _Arrays([np.empty(size, kept) for _ in range(shape.blocks)]) for _ in range(2)
         )
+        cut = any(step.window is not None for step in parts.route.steps)
+        self._pictured = np.zeros((shape.blocks, rows, room), np.uint8) if cut else None
+
+    @property
+    def pictured_address(self) -> int | None:
+        return None if self._pictured is None else library.address(self._pictured)
 
 
-class _Caches:
+class _Arrays:
     """An array for each block, and where they begin as the library wants to know it."""
 
     def __init__(self, arrays: list[ndarray]):
@@ -121,10 +147,11 @@ class Parts:
 
     def __init__(self, tensors: Tensors, shape: Shape):
         self.shape, self._tensors = shape, tensors
+        self.route = form.route_in(tensors, shape)
         self._held: list[Any] = []  # arrays that the structures point at
         self._blocks = (library.Block * shape.blocks)()
         for index in range(shape.blocks):
-            self._fill(self._blocks[index], f"blocks.{index}.")
+            self._fill(self._blocks[index], f"blocks.{index}.", self.route.steps[index])
         own_head = "head.values" in tensors
         wide = "bfloat16" if shape.dtype == "int8" else shape.dtype
         table = self._matrix("embedding", shape.vocabulary, shape.width, wide)
@@ -149,7 +176,7 @@ class Parts:
             return (found.astype(np.uint32) << 16).view(np.float32)
         return found.astype(np.float32)
 
-    def _fill(self, block: library.Block, prefix: str) -> None:
+    def _fill(self, block: library.Block, prefix: str, step: Step) -> None:
         shape = self.shape
         query, key = shape.heads * shape.head_width, shape.key_heads * shape.head_width
         sizes = {
@@ -161,6 +188,12 @@ class Parts:
             setattr(block, norm, self._floats(prefix + norm, shape.width))
         for role in ROLES:
             setattr(block, role, self._matrix(prefix + role, *sizes[role]))
+        try:
+            _follow(block, step)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self._tensors.file} says that a block runs as none can ({error}). {form.AGAIN}"
+            ) from None
 
     def _matrix(self, name: str, rows: int, columns: int, dtype: str = "") -> library.Matrix:
         dtype = dtype or self.shape.dtype
@@ -191,3 +224,16 @@ class Parts:
     def _hold(self, array: ndarray) -> int:
         self._held.append(array)
         return library.address(array)
+
+
+def _follow(block: library.Block, step: Step) -> None:
+    """Has a block run as its step says."""
+    block.idle_attention = _bits(step.skip_block | step.skip_attention)
+    block.idle_ffn = _bits(step.skip_block | step.skip_ffn)
+    block.window = -1 if step.window is None else step.window
+    block.parallel_ffn = step.parallel_ffn
+    block.parallel_next = library.JOINED.index(step.parallel_next)
+
+
+def _bits(kinds: Kinds) -> int:
+    return sum(1 << kind for kind in kinds)

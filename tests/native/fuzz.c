@@ -136,7 +136,8 @@ static void converse(
 ) {
     int64_t room_places = 64, key = d->key_heads * room_places * d->head_width;
     float *keys[2], *values[2], *hidden = room((size_t)(rows * longest * d->width) * 4);
-    int64_t counts[MOST_ROWS], filled[MOST_ROWS] = {0}, *positions = room((size_t)(rows * longest) * 8);
+    int64_t counts[MOST_ROWS], read[MOST_ROWS] = {0}, filled[2 * MOST_ROWS] = {0}, *positions = room((size_t)(rows * longest) * 8);
+    uint8_t *kinds = room((size_t)(rows * longest)), *pictured = calloc((size_t)(2 * rows * room_places), 1);
     Engine *engine = engine_open(threads, variant);
     state = seed;
     for (int b = 0; b < 2; b++) keys[b] = calloc((size_t)(rows * key), 4), values[b] = calloc((size_t)(rows * key), 4);
@@ -144,18 +145,21 @@ static void converse(
         int64_t tokens = 0;
         for (int64_t r = 0; r < rows; r++) {
             counts[r] = pass ? below(3) : 1 + below(longest);
-            for (int64_t i = 0; i < counts[r]; i++) positions[tokens++] = filled[r] + i;
+            for (int64_t i = 0; i < counts[r]; i++) {
+                kinds[tokens] = pass ? TEXT : below(2) ? PICTURE : PROMPT;
+                positions[tokens++] = read[r] + i;
+            }
         }
         for (int64_t i = 0; i < tokens * d->width; i++) hidden[i] = number();
-        Step step = {tokens, rows, room_places, counts, filled, positions, hidden, keys, values,
-                     logits + pass * rows * VOCABULARY};
+        Step step = {tokens, rows, room_places, counts, filled, positions, kinds, hidden, keys, values,
+                     pictured, logits + pass * rows * VOCABULARY};
         if (tokens && step_through(engine, d, &step)) abort();
         if (!tokens) memset(step.logits, 0, (size_t)(rows * VOCABULARY) * 4);
-        for (int64_t r = 0; r < rows; r++) filled[r] += counts[r];
+        for (int64_t r = 0; r < rows; r++) read[r] += counts[r];
     }
     engine_close(engine);
     for (int b = 0; b < 2; b++) free(keys[b]), free(values[b]);
-    free(hidden), free(positions);
+    free(hidden), free(positions), free(kinds), free(pictured);
 }
 
 static void try_decoder(int64_t kind) {
@@ -168,6 +172,11 @@ static void try_decoder(int64_t kind) {
     for (int64_t i = 0; i < width; i++) norms[i] = 1 + 0.1f * number();
     for (int64_t i = 0; i < 64 * wide; i++) turns[i] = number();
     for (int b = 0; b < 2; b++) {
+        blocks[b].idle_attention = below(3) ? 0 : below(16);
+        blocks[b].idle_ffn = below(3) ? 0 : below(16);
+        blocks[b].window = below(2) ? -1 : below(5);
+        blocks[b].parallel_ffn = below(3) == 0;
+        blocks[b].parallel_next = b ? APART : below(3);
         blocks[b].before_attention = blocks[b].before_mlp = norms;
         blocks[b].q = matrix_of(heads * wide, width, kind, kept, 0, plain);
         blocks[b].k = matrix_of(key_heads * wide, width, kind, kept, 1, plain);

@@ -16,6 +16,12 @@ typedef struct {
     const Block *block;
     const float *scale;             /* RMSNorm's */
     int64_t index;                  /* of the block */
+    int64_t tokens;                 /* those that go through this half of it, */
+    const int64_t *at, *counts;     /* which of the step's they are, or NULL for all; of each row */
+    int64_t *filled;                /* of each row of the block's cache */
+    int64_t *live, *live_counts;    /* room for `at` and `counts` */
+    const float *source;            /* what is normed: [step's tokens][width] */
+    float *input, *aside;           /* what the block read; what the block before did beside it */
     float *normed, *q, *k, *v;      /* [tokens][..] */
     float *attended, *gate, *up;    /* [tokens][..] */
     char *space;
@@ -32,11 +38,13 @@ static void norm_one(const Decoder *d, const float *x, const float *scale, float
     for (i = 0; i < d->width; i++) made[i] = x[i] * by * scale[i];
 }
 
-static void norm_token(void *about, int64_t token, void *own) {
+INLINE int64_t token_of(const Pass *p, int64_t live) { return p->at ? p->at[live] : live; }
+
+static void norm_token(void *about, int64_t live, void *own) {
     const Pass *p = about;
     (void)own;
-    int64_t at = token * p->decoder->width;
-    norm_one(p->decoder, p->step->hidden + at, p->scale, p->normed + at);
+    int64_t width = p->decoder->width;
+    norm_one(p->decoder, p->source + token_of(p, live) * width, p->scale, p->normed + live * width);
 }
 
 static void rotate(const Decoder *d, float *head, int64_t position, float by) {
@@ -50,11 +58,17 @@ static void rotate(const Decoder *d, float *head, int64_t position, float by) {
 }
 
 /* Which row a new token is of, and its place in that row's cache. */
-INLINE int64_t row_of_token(const Step *step, int64_t token, int64_t *place) {
+INLINE int64_t row_of_token(const Pass *p, int64_t live, int64_t *place) {
     int64_t row = 0;
-    while (token >= step->counts[row]) token -= step->counts[row++];
-    *place = step->filled[row] + token;
+    while (live >= p->counts[row]) live -= p->counts[row++];
+    *place = p->filled[row] + live;
     return row;
+}
+
+/* Which places of a row's cache are pictures'; NULL where that is not known. */
+INLINE uint8_t *pictured_in(const Pass *p, int64_t row) {
+    const Step *step = p->step;
+    return step->pictured ? step->pictured + (p->index * step->rows + row) * step->room : NULL;
 }
 
 /* Rotates a token's queries and keys and puts keys and values into the cache. */
@@ -62,16 +76,17 @@ static void keep_token(void *about, int64_t token, void *own) {
     const Pass *p = about;
     const Decoder *d = p->decoder;
     const Step *step = p->step;
-    int64_t place, row = row_of_token(step, token, &place), wide = d->head_width;
+    int64_t place, row = row_of_token(p, token, &place), wide = d->head_width;
+    int64_t position = step->positions[token_of(p, token)];
     (void)own;
+    if (step->pictured) pictured_in(p, row)[place] = step->kinds[token_of(p, token)] == PICTURE;
     for (int64_t h = 0; h < d->heads; h++)
-        rotate(d, p->q + (token * d->heads + h) * wide, step->positions[token],
-               1 / sqrtf((float)wide));
+        rotate(d, p->q + (token * d->heads + h) * wide, position, 1 / sqrtf((float)wide));
     for (int64_t h = 0; h < d->key_heads; h++) {
         float *key = p->k + (token * d->key_heads + h) * wide;
         const float *value = p->v + (token * d->key_heads + h) * wide;
         int64_t cache = (row * d->key_heads + h) * step->room * wide;
-        rotate(d, key, step->positions[token], 1);
+        rotate(d, key, position, 1);
         int64_t turned = cache + place / LANES * LANES * wide + place % LANES;
         int64_t straight = cache + place * wide;
         if (p->block->q.kind == INT8) {
@@ -139,13 +154,12 @@ INLINE void mix(
         UNROLL for (int v = 0; v < V; v++) store(made[q] + first + v * LANES, sum[q][v]);
 }
 
-/* `keys` and `values` begin where a row's and a key head's do. */
-INLINE void attend_some(
-    const Pass *p, const float *const *queries, float *const *made, const int64_t *seen,
-    const void *keys, const void *values, float *scores, const int narrow, const int Q
+/* What Q queries attend to, by their scores with the places that they see. */
+INLINE void mix_all(
+    const Pass *p, float *const *made, const int64_t *seen, const void *values, float *scores,
+    const int narrow, const int Q
 ) {
     int64_t wide = p->decoder->head_width, places = seen[Q - 1], i = 0;
-    score(queries, keys, places, wide, p->longest, scores, narrow, Q);
     UNROLL for (int q = 0; q < Q; q++) soften(scores + q * p->longest, seen[q], places);
     for (; i + 2 * LANES <= wide; i += 2 * LANES)
         mix(scores, values, places, wide, p->longest, made, i, narrow, Q, 2);
@@ -164,6 +178,32 @@ INLINE void attend_some(
         }
 }
 
+/* `keys` and `values` begin where a row's and a key head's do. */
+INLINE void attend_some(
+    const Pass *p, const float *const *queries, float *const *made, const int64_t *seen,
+    const void *keys, const void *values, float *scores, const int narrow, const int Q
+) {
+    int64_t wide = p->decoder->head_width;
+    score(queries, keys, seen[Q - 1], wide, p->longest, scores, narrow, Q);
+    mix_all(p, made, seen, values, scores, narrow, Q);
+}
+
+/* The same for a picture's token whose attention is cut: it sees itself and `window` of its kind
+   before it. */
+INLINE void attend_near(
+    const Pass *p, const float *query, float *made, int64_t seen, const char *keys,
+    const char *values, const uint8_t *pictured, float *scores, const int narrow
+) {
+    int64_t wide = p->decoder->head_width, first = seen - 1;
+    for (int64_t left = p->block->window; left && first; left -= pictured[first]) first--;
+    int64_t begin = first / LANES * LANES, skipped = begin * wide * (narrow ? 2 : 4);
+    seen -= begin, first -= begin, pictured += begin;
+    score(&query, keys + skipped, seen, wide, p->longest, scores, narrow, 1);
+    for (int64_t i = 0; i < seen; i++)
+        if (i < first || !pictured[i]) scores[i] = -INFINITY;
+    mix_all(p, &made, &seen, values + skipped, scores, narrow, 1);
+}
+
 /* Tasks go through rows, key heads and, within them, queries: a token's heads side by side. */
 INLINE int64_t sets_of(const Decoder *d, int64_t tokens) {
     return (tokens * (d->heads / d->key_heads) + QUERIES - 1) / QUERIES;
@@ -173,29 +213,33 @@ INLINE void attend_to(const Pass *p, int64_t task, void *own, const int narrow) 
     const Decoder *d = p->decoder;
     const Step *step = p->step;
     int64_t row = 0, first = 0, group = d->heads / d->key_heads, wide = d->head_width;
-    for (; task >= sets_of(d, step->counts[row]) * d->key_heads; first += step->counts[row++])
-        task -= sets_of(d, step->counts[row]) * d->key_heads;
-    int64_t sets = sets_of(d, step->counts[row]), head = task / sets;
-    int64_t query = task % sets * QUERIES, count = step->counts[row] * group - query;
+    for (; task >= sets_of(d, p->counts[row]) * d->key_heads; first += p->counts[row++])
+        task -= sets_of(d, p->counts[row]) * d->key_heads;
+    int64_t sets = sets_of(d, p->counts[row]), head = task / sets;
+    int64_t query = task % sets * QUERIES, count = p->counts[row] * group - query;
     if (count > QUERIES) count = QUERIES;
     const float *queries[QUERIES];
     float *made[QUERIES];
-    int64_t seen[QUERIES], cache = (row * d->key_heads + head) * step->room * wide;
+    int64_t seen[QUERIES], cache = (row * d->key_heads + head) * step->room * wide, near = 0;
+    const uint8_t *pictured = p->block->window < 0 ? NULL : pictured_in(p, row);
     for (int64_t i = 0; i < count; i++) {
         int64_t token = (query + i) / group, h = head * group + (query + i) % group;
         queries[i] = p->q + ((first + token) * d->heads + h) * wide;
         made[i] = p->attended + ((first + token) * d->heads + h) * wide;
-        seen[i] = step->filled[row] + token + 1;
+        seen[i] = p->filled[row] + token + 1;
+        if (pictured) near += pictured[seen[i] - 1];
     }
     int64_t begin = cache * (narrow ? 2 : 4);
     const char *keys = (const char *)step->keys[p->index] + begin;
     const char *values = (const char *)step->values[p->index] + begin;
-    if (count == QUERIES) {
+    if (count == QUERIES && !near) {
         attend_some(p, queries, made, seen, keys, values, own, narrow, QUERIES);
         return;
     }
     for (int64_t i = 0; i < count; i++)
-        attend_some(p, queries + i, made + i, seen + i, keys, values, own, narrow, 1);
+        if (pictured && pictured[seen[i] - 1])
+            attend_near(p, queries[i], made[i], seen[i], keys, values, pictured, own, narrow);
+        else attend_some(p, queries + i, made + i, seen + i, keys, values, own, narrow, 1);
 }
 
 static void attend(void *about, int64_t task, void *own) {
@@ -224,19 +268,18 @@ static void gate_token(void *about, int64_t token, void *own) {
     for (; i < d->inner; i++) gate[i] = bent(d->activation, splat(gate[i]))[0] * up[i];
 }
 
-static void add_token(void *about, int64_t token, void *own) {
+static void add_token(void *about, int64_t live, void *own) {
     const Pass *p = about;
-    float *hidden = p->step->hidden + token * p->decoder->width;
-    const float *more = p->normed + token * p->decoder->width;
+    float *hidden = p->step->hidden + token_of(p, live) * p->decoder->width;
+    const float *more = p->normed + live * p->decoder->width;
     (void)own;
     for (int64_t i = 0; i < p->decoder->width; i++) hidden[i] += more[i];
 }
 
 /* Work on each token: by all threads where there are many. */
 static void each_token(Pass *p, Work *work) {
-    int64_t tokens = p->step->tokens;
-    if (tokens > FEW) pool_run(p->pool, work, p, tokens);
-    else for (int64_t t = 0; t < tokens; t++) work(p, t, NULL);
+    if (p->tokens > FEW) pool_run(p->pool, work, p, p->tokens);
+    else for (int64_t t = 0; t < p->tokens; t++) work(p, t, NULL);
 }
 
 static void normed_by(Pass *p, const float *scale) {
@@ -244,27 +287,72 @@ static void normed_by(Pass *p, const float *scale) {
     each_token(p, norm_token);
 }
 
-static void through_block(Pass *p) {
+/* Has those tokens go on whose kind is none of `idle`, a bit for each; whether there are any. */
+static int choose(Pass *p, int64_t idle) {
+    const Step *step = p->step;
+    p->at = NULL, p->counts = step->counts, p->tokens = step->tokens;
+    if (idle) {
+        int64_t token = 0, live = 0;
+        for (int64_t row = 0; row < step->rows; row++) {
+            int64_t before = live;
+            for (int64_t i = 0; i < step->counts[row]; i++, token++)
+                if (!(idle >> step->kinds[token] & 1)) p->live[live++] = token;
+            p->live_counts[row] = live - before;
+        }
+        if (live < token) p->at = p->live, p->counts = p->live_counts, p->tokens = live;
+    }
+    return p->tokens > 0;
+}
+
+static void through_attention(Pass *p) {
     const Decoder *d = p->decoder;
     const Block *b = p->block;
-    int64_t tokens = p->step->tokens, tasks = 0;
+    int64_t tasks = 0;
+    if (!choose(p, b->idle_attention)) return;
     for (int64_t row = 0; row < p->step->rows; row++)
-        tasks += sets_of(d, p->step->counts[row]) * d->key_heads;
+        tasks += sets_of(d, p->counts[row]) * d->key_heads;
     normed_by(p, b->before_attention);
-    multiply_each(p->pool, (const Matrix *[]){&b->q, &b->k, &b->v}, 3, p->normed, tokens,
+    multiply_each(p->pool, (const Matrix *[]){&b->q, &b->k, &b->v}, 3, p->normed, p->tokens,
                   (float *[]){p->q, p->k, p->v}, p->space);
     each_token(p, keep_token);
     pool_run(p->pool, attend, p, tasks);
-    multiply_each(p->pool, (const Matrix *[]){&b->o}, 1, p->attended, tokens,
+    multiply_each(p->pool, (const Matrix *[]){&b->o}, 1, p->attended, p->tokens,
                   (float *[]){p->normed}, p->space);
     each_token(p, add_token);
+    for (int64_t row = 0; row < p->step->rows; row++) p->filled[row] += p->counts[row];
+}
+
+static void through_ffn(Pass *p) {
+    const Block *b = p->block;
+    if (!choose(p, b->idle_ffn)) return;
     normed_by(p, b->before_mlp);
-    multiply_each(p->pool, (const Matrix *[]){&b->gate, &b->up}, 2, p->normed, tokens,
+    multiply_each(p->pool, (const Matrix *[]){&b->gate, &b->up}, 2, p->normed, p->tokens,
                   (float *[]){p->gate, p->up}, p->space);
     each_token(p, gate_token);
-    multiply_each(p->pool, (const Matrix *[]){&b->down}, 1, p->gate, tokens,
+    multiply_each(p->pool, (const Matrix *[]){&b->down}, 1, p->gate, p->tokens,
                   (float *[]){p->normed}, p->space);
     each_token(p, add_token);
+}
+
+static void through_block(Pass *p) {
+    const Block *b = p->block;
+    const int64_t beside = p->index ? b[-1].parallel_next : 0;
+    int64_t numbers = p->step->tokens * p->decoder->width;
+    float *hidden = p->step->hidden;
+    p->source = hidden;
+    if (beside || b->parallel_next || b->parallel_ffn)
+        memcpy(p->input, hidden, (size_t)numbers * sizeof *hidden);
+    through_attention(p);
+    if (b->parallel_ffn) p->source = p->input;
+    through_ffn(p);
+    for (int64_t i = 0; beside && i < numbers; i++) {
+        hidden[i] += p->aside[i];
+        if (beside == MEAN) hidden[i] = p->input[i] + (hidden[i] - p->input[i]) / 2;
+    }
+    for (int64_t i = 0; b->parallel_next && i < numbers; i++) {
+        p->aside[i] = hidden[i] - p->input[i];
+        hidden[i] = p->input[i];
+    }
 }
 
 /* Logits of each row's last token. */
@@ -289,36 +377,46 @@ static void say(Pass *p) {
 
 INLINE size_t line(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+/* The next part of a memory that is given out line by line. */
+INLINE void *taken(char **memory, size_t bytes) {
+    char *part = *memory;
+    *memory += line(bytes);
+    return part;
+}
+
 static int64_t step_here(Pool *pool, const Decoder *d, const Step *step) {
     size_t tokens = (size_t)step->tokens;
-    int64_t longest = 0, widest = d->width;
-    for (int64_t row = 0; row < step->rows; row++) {
-        int64_t places = step->filled[row] + step->counts[row];
+    int64_t longest = 0, widest = d->width, beside = 0;
+    for (int64_t i = 0; i < d->blocks * step->rows; i++) {
+        int64_t places = step->filled[i] + step->counts[i % step->rows];
         if (places > longest) longest = places;
     }
+    for (int64_t i = 0; i < d->blocks; i++)
+        beside |= d->block[i].parallel_next | d->block[i].parallel_ffn;
     if (d->inner > widest) widest = d->inner;
     if (d->heads * d->head_width > widest) widest = d->heads * d->head_width;
     longest = (longest + LANES - 1) / LANES * LANES;
-    size_t query = line(tokens * (size_t)(d->heads * d->head_width) * 4);
-    size_t key = line(tokens * (size_t)(d->key_heads * d->head_width) * 4);
-    size_t inner = line(tokens * (size_t)d->inner * 4), width = line(tokens * (size_t)d->width * 4);
+    size_t width = tokens * (size_t)d->width * 4, inner = tokens * (size_t)d->inner * 4;
+    size_t query = tokens * (size_t)(d->heads * d->head_width) * 4;
+    size_t key = tokens * (size_t)(d->key_heads * d->head_width) * 4;
     size_t most = tokens > (size_t)step->rows ? tokens : (size_t)step->rows;
-    size_t space = packed_bytes(widest, (int64_t)most);
+    size_t space = packed_bytes(widest, (int64_t)most), set_aside = beside ? width : 0;
     size_t own = own_bytes((int64_t)most), scores = (size_t)longest * QUERIES * 4;
-    if (!pool_reserve(pool, own > scores ? own : scores, width + 2 * query + 2 * key + 2 * inner + space))
-        return -1;
+    size_t all = line(width) + 2 * line(query) + 2 * line(key) + 2 * line(inner) +
+                 2 * line(set_aside) + line(tokens * 8) + line((size_t)step->rows * 8) + line(space);
+    if (!pool_reserve(pool, own > scores ? own : scores, all)) return -1;
     char *memory = pool_shared(pool);
     Pass p = {.pool = pool, .decoder = d, .step = step, .longest = longest};
-    p.normed = (float *)memory, memory += width;
-    p.q = (float *)memory, memory += query;
-    p.attended = (float *)memory, memory += query;
-    p.k = (float *)memory, memory += key;
-    p.v = (float *)memory, memory += key;
-    p.gate = (float *)memory, memory += inner;
-    p.up = (float *)memory, memory += inner;
-    p.space = memory;
+    p.normed = taken(&memory, width);
+    p.q = taken(&memory, query), p.attended = taken(&memory, query);
+    p.k = taken(&memory, key), p.v = taken(&memory, key);
+    p.gate = taken(&memory, inner), p.up = taken(&memory, inner);
+    p.input = taken(&memory, set_aside), p.aside = taken(&memory, set_aside);
+    p.live = taken(&memory, tokens * 8), p.live_counts = taken(&memory, (size_t)step->rows * 8);
+    p.space = taken(&memory, space);
     for (p.index = 0; p.index < d->blocks; p.index++) {
         p.block = &d->block[p.index];
+        p.filled = step->filled + p.index * step->rows;
         through_block(&p);
     }
     say(&p);

@@ -198,6 +198,10 @@ INLINE void tile(
         UNROLL for (int v = 0; v < V; v++) store(sums + r * padded + v * LANES, sum[r][v]);
 }
 
+#if AMX
+#include "amx.h"
+#endif
+
 /* Groups from `group` on of `rows` rows with all tokens of a half. */
 INLINE void tiles(
     int kind, const Product *p, int64_t half, const uint32_t *weights, int64_t group,
@@ -208,6 +212,18 @@ INLINE void tiles(
     for (int64_t token = 0; token < padded; token += PANEL * LANES) {
         int64_t vectors = panel_of(p, token) / LANES;
         const uint32_t *x = packed_at(p, half, token, group);
+#if AMX
+        if (kind != FLOAT32) {
+            for (int64_t r = 0; r < rows; r += 2 * LANES)
+                for (int64_t v = 0; v < vectors; v += 2) {
+                    const char *from = (const char *)(weights + r * CHUNK), *with = (const char *)(x + v * LANES);
+                    char *to = (char *)(sums + r * padded + token + v * LANES);
+                    if (vectors - v > 1) square(kind, from, CHUNK * 4, with, vectors * 64, groups, to, padded * 4, new, 2);
+                    else square(kind, from, CHUNK * 4, with, vectors * 64, groups, to, padded * 4, new, 1);
+                }
+            continue;
+        }
+#endif
         for (int64_t r = 0; r < rows; r += ROWS) {
             const uint32_t *from = weights + r * CHUNK;
             float *to = sums + r * padded + token;
@@ -249,7 +265,10 @@ INLINE void tall_rows(const Product *p, int which, int64_t row, int kind, int de
     uint32_t *weights = own;                             /* [TALL][CHUNK] */
     float *sums = (float *)(weights + TALL * CHUNK);     /* [TALL][padded] */
     const char *values[TALL];
-    if (rows % ROWS) memset(own, 0, TALL * CHUNK * 4); /* a tile reads whole ROWS */
+    if (rows < p->tall) memset(own, 0, TALL * CHUNK * 4); /* tiles read rows behind the last */
+#if AMX
+    if (kind != FLOAT32) tiles_begin();
+#endif
     for (int64_t r = 0; r < rows; r++) values[r] = row_of(m, row + r);
     for (int64_t group = 0; group < p->groups; group += CHUNK) {
         int64_t groups = p->groups - group < CHUNK ? p->groups - group : CHUNK;
@@ -267,6 +286,9 @@ INLINE void tall_rows(const Product *p, int which, int64_t row, int kind, int de
         for (int64_t half = 0; half < p->halves; half++)
             tiles(kind, p, half, weights, group, groups, rows, sums);
     }
+#if AMX
+    if (kind != FLOAT32) tiles_end();
+#endif
     for (int64_t r = 0; r < rows; r += LANES)
         for (int64_t t = 0; t < p->tokens; t += LANES)
             give(p, which, kind, row + r, rows - r, t, sums + r * p->padded + t);

@@ -3,6 +3,11 @@
 #include "native.h"
 
 #include <stdlib.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "pool.h"
 #include "variants.h"
@@ -16,8 +21,25 @@ static const Variant *const variants[VARIANTS] = {
     [PORTABLE] = &for_portable,
 #if defined(__x86_64__)
     [AVX2] = &for_avx2, [AVX512] = &for_avx512, [AVX512_BF16] = &for_avx512_bf16,
+    [AVX512_AMX] = &for_avx512_amx,
 #endif
 };
+
+#if defined(__x86_64__)
+/* Whether the processor has AMX for bf16 and bytes, and Linux lets this process use it. */
+static int amx(void) {
+    const unsigned has_bf16 = 1u << 22, has_tiles = 1u << 24, has_bytes = 1u << 25;
+    const unsigned wanted = has_bf16 | has_tiles | has_bytes;
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & wanted) != wanted) return 0;
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    const long ask_for = 0x1023, tile_data = 18; /* ARCH_REQ_XCOMP_PERM */
+    return !syscall(SYS_arch_prctl, ask_for, tile_data);
+#else
+    return 0;
+#endif
+}
+#endif
 
 int64_t best_variant(void) {
 #if defined(__x86_64__)
@@ -26,7 +48,8 @@ int64_t best_variant(void) {
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
                __builtin_cpu_supports("avx512vnni");
-    if (wide) return __builtin_cpu_supports("avx512bf16") ? AVX512_BF16 : AVX512;
+    if (wide && __builtin_cpu_supports("avx512bf16")) return amx() ? AVX512_AMX : AVX512_BF16;
+    if (wide) return AVX512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("bmi2"))
         return AVX2;

@@ -11,8 +11,10 @@
 #include <stdint.h>
 
 enum { FLOAT32, BFLOAT16, INT8 };                      /* Matrix.kind */
+enum { PADDING, PROMPT, TEXT, PICTURE };               /* Step.kinds */
+enum { APART, MEAN, SUM };                             /* Block.parallel_next */
 enum { SILU, GELU, GELU_TANH, RELU };                  /* Decoder.activation */
-enum { PORTABLE, AVX2, AVX512, AVX512_BF16, VARIANTS }; /* what the code is compiled for */
+enum { PORTABLE, AVX2, AVX512, AVX512_BF16, AVX512_AMX, VARIANTS }; /* what the code is compiled for */
 
 typedef struct {
     int64_t rows, columns, kind;
@@ -27,6 +29,10 @@ typedef struct {
 typedef struct {
     const float *before_attention, *before_mlp; /* RMSNorm's scales, [width] */
     Matrix q, k, v, o, gate, up, down;
+    int64_t idle_attention, idle_ffn; /* kinds of tokens that pass by that half, a bit for each */
+    int64_t window;                   /* how many of its kind a picture's token sees before it; < 0 all */
+    int64_t parallel_ffn;             /* 1: the FFN reads what the block reads */
+    int64_t parallel_next;            /* MEAN, SUM: the next block reads the same, and how they are joined */
 } Block;
 
 typedef struct {
@@ -44,11 +50,13 @@ typedef struct {
 typedef struct {
     int64_t tokens, rows, room;
     const int64_t *counts;    /* [rows]: new tokens of each row */
-    const int64_t *filled;    /* [rows]: places of its cache that are taken */
+    int64_t *filled;          /* [blocks][rows]: places of a cache that are taken; grows here */
     const int64_t *positions; /* [tokens] */
+    const uint8_t *kinds;     /* [tokens] */
     float *hidden;            /* [tokens][width], embeddings on the way in */
     void *const *keys;        /* [blocks]: [rows][key_heads][room * head_width] */
     void *const *values;      /* the same */
+    uint8_t *pictured;        /* [blocks][rows][room]: 1 where a picture's token is; NULL without windows */
     float *logits;            /* [rows][vocabulary] of each row's last token; zeros without one */
 } Step;
 

@@ -15,7 +15,7 @@ typedef struct {
 
 extern const Variant for_portable;
 #if defined(__x86_64__)
-extern const Variant for_avx2, for_avx512, for_avx512_bf16;
+extern const Variant for_avx2, for_avx512, for_avx512_bf16, for_avx512_amx;
 #endif
 
 #endif
