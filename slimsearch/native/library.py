@@ -51,7 +51,7 @@ class Decoder(ctypes.Structure):
 
 class Step(ctypes.Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("tokens", "rows", "room")),
+        *((name, c_int64) for name in ("tokens", "rows", "room", "every")),
         *((name, c_void_p) for name in ("counts", "filled", "positions", "kinds", "hidden")),
         *((name, c_void_p) for name in ("keys", "values", "pictured", "logits")),
     )

@@ -53,36 +53,56 @@ class NativeSession(Session):
         self._told = kinds
 
     def step(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
+        logits = np.zeros((len(embeds), self._parts.shape.vocabulary), np.float32)
+        self._read(embeds, mask, positions, logits)
+        return logits
+
+    def step_all(self, embeds: ndarray, mask: ndarray, positions: ndarray) -> ndarray:
+        logits = np.zeros((*embeds.shape[:2], self._parts.shape.vocabulary), np.float32)
+        made = np.empty((embeds.shape[0] * embeds.shape[1], logits.shape[2]), np.float32)
+        real = self._read(embeds, mask, positions, made, every=True)
+        logits[real] = made[: np.count_nonzero(real)]
+        return logits
+
+    def _read(
+        self,
+        embeds: ndarray,
+        mask: ndarray,
+        positions: ndarray,
+        logits: ndarray,
+        every: bool = False,
+    ) -> ndarray:
+        """Reads tokens; which of them are real. `logits` takes the last tokens', or every one's."""
         real = mask[:, -embeds.shape[1] :] == 1
         kinds = self._kinds(embeds)
         if self._parts.route.merge is not None:  # what was merged into others comes as zeros
             real &= (kinds != PICTURE) | (embeds != 0).any(-1)
         counts = real.sum(1).astype(np.int64)
-        shape = self._parts.shape
-        logits = np.zeros((len(embeds), shape.vocabulary), np.float32)
         if self._cache is None:
             self._cache = Cache(self._parts, len(embeds), self._padded_room)
         if not counts.any():
-            return logits
+            return real
         cache, places = self._cache, np.ascontiguousarray(positions[real], np.int64)
-        longest = max(int(places.max()) + 1, int((cache.filled + counts).max()))
-        if longest > self.room:
-            raise InputError(
-                f"{longest} tokens are more than the {self.room} that this model holds. Shorten "
-                f"the prompt, or drop earlier turns."
-            )
+        self._check_room(max(int(places.max()) + 1, int((cache.filled + counts).max())))
         hidden = np.array(embeds[real], np.float32)
         kinds = np.ascontiguousarray(kinds[real], np.uint8)
         self._engine.step(
             self._parts.decoder,
             library.Step(
-                len(hidden), len(embeds), self._padded_room, library.address(counts),
+                len(hidden), len(embeds), self._padded_room, every, library.address(counts),
                 library.address(cache.filled), library.address(places), library.address(kinds),
                 library.address(hidden), cache.keys.address, cache.values.address,
                 cache.pictured_address, library.address(logits),
             ),
         )  # fmt: skip
-        return logits
+        return real
+
+    def _check_room(self, longest: int) -> None:
+        if longest > self.room:
+            raise InputError(
+                f"{longest} tokens are more than the {self.room} that this model holds. Shorten "
+                f"the prompt, or drop earlier turns."
+            )
 
     def _kinds(self, embeds: ndarray) -> ndarray:
         """Of which class each token is: as was told, or a token alone behind others is text."""

@@ -6,6 +6,7 @@ import tiny
 from safetensors import safe_open
 
 from slimsearch import artefact, checkpoint, loading, plugins
+from slimsearch.contracts import Session
 from slimsearch.errors import ModelError
 from slimsearch.kinds import PICTURE, PROMPT, TEXT
 from slimsearch.native import library
@@ -179,6 +180,23 @@ def test_merged_tokens_do_not_reach_the_native_engine(model, tmp_path):
         assert session._cache.filled.tolist() == [[stays + 5]] * BLOCKS
     finally:
         model.reroute("test", plain(BLOCKS))
+
+
+@needs_engine
+def test_every_token_has_its_logits_in_one_step(model, tmp_path):
+    """Those of padding are left out; the cache is the same as after one token at a time."""
+    written(model, (ONE,) * BLOCKS, tmp_path / "out", "native", dtype="fp32")
+    session = plugins.find("runtimes", "native")().open(tmp_path / "out")
+    ids = np.random.default_rng(0).integers(5, 60, (2, 30))
+    mask = np.ones_like(ids)
+    mask[1, :12] = 0
+    positions = np.maximum(mask.cumsum(1) - 1, 0)
+    embeds = np.array(session.embed(ids))
+    together = session.step_all(embeds, mask, positions)
+    session.forget()
+    alone = Session.step_all(session, embeds, mask, positions)
+    np.testing.assert_allclose(together[mask == 1], alone[mask == 1], atol=1e-4)
+    assert not together[mask == 0].any()
 
 
 def looked(session, shown):

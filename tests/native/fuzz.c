@@ -151,7 +151,7 @@ static void converse(
             }
         }
         for (int64_t i = 0; i < tokens * d->width; i++) hidden[i] = number();
-        Step step = {tokens, rows, room_places, counts, filled, positions, kinds, hidden, keys, values,
+        Step step = {tokens, rows, room_places, 0, counts, filled, positions, kinds, hidden, keys, values,
                      pictured, logits + pass * rows * VOCABULARY};
         if (tokens && step_through(engine, d, &step)) abort();
         if (!tokens) memset(step.logits, 0, (size_t)(rows * VOCABULARY) * 4);

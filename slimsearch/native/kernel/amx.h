@@ -29,12 +29,14 @@ INLINE void tiles_end(void) { _tile_release(); }
 #define ADD_BYTES(tile, row, column, a, b) _tile_dpbsud(tile, a, b)
 #define ADD_SHORTS(tile, row, column, a, b) _tile_dpbf16ps(tile, a, b)
 
-/* 32 rows of weights, `apart` bytes from one to the next, with V times 16 tokens, V a constant, whose
-   groups are `spread` bytes apart; a row of sums takes `wide` bytes. */
+/* 32 rows of weights with V times 16 tokens, V a constant, whose groups are `spread` bytes apart; a row
+   of sums takes `wide` bytes. Between the products, rows of the next chunk are unpacked: other ports of
+   the processor do that. */
 INLINE void square(
-    int kind, const char *weights, int64_t apart, const char *given, int64_t spread, int64_t groups,
-    char *sums, int64_t wide, int first, const int V
+    int kind, int dense, const char *weights, const char *given, int64_t spread, int64_t groups,
+    char *sums, int64_t wide, int first, Feed *feed, const int V
 ) {
+    const int64_t apart = CHUNK * 4;
     if (first) EACH_SUM(CLEAR, V);
     else EACH_SUM(FETCH, V);
     for (int64_t g = 0; g < groups; g += LANES) {
@@ -44,6 +46,24 @@ INLINE void square(
         if (V > 1) _tile_loadd(7, given + g * spread + 64, spread);
         if (kind == INT8) EACH_SUM(ADD_BYTES, V);
         else EACH_SUM(ADD_SHORTS, V);
+        if (feed->done < feed->rows) feed_one(feed, kind, dense);
     }
     EACH_SUM(KEEP, V);
+}
+
+/* All rows with the tokens of a panel. */
+INLINE void squares(
+    int kind, int dense, const uint32_t *weights, const uint32_t *given, int64_t vectors,
+    int64_t groups, int64_t rows, int64_t padded, float *sums, int first, Feed *feed
+) {
+    for (int64_t r = 0; r < rows; r += 2 * LANES)
+        for (int64_t v = 0; v < vectors; v += 2) {
+            const char *from = (const char *)(weights + r * CHUNK);
+            const char *with = (const char *)(given + v * LANES);
+            char *to = (char *)(sums + r * padded + v * LANES);
+            int64_t spread = vectors * 64, wide = padded * 4;
+            if (vectors - v > 1)
+                square(kind, dense, from, with, spread, groups, to, wide, first, feed, 2);
+            else square(kind, dense, from, with, spread, groups, to, wide, first, feed, 1);
+        }
 }

@@ -7,6 +7,7 @@
 #define HERE for_avx512
 #define WIDE 5
 #define BF16 0
+#define AMX 0
 #include "target.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,4 +1,5 @@
-#if defined(__x86_64__)
+#include "variants.h"
+#if KNOWS_AMX
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,avx512vnni,avx2,fma,bmi,bmi2,popcnt,avx512bf16,amx-tile,amx-bf16,amx-int8"))), apply_to = function)
 #else

@@ -21,6 +21,7 @@ typedef struct {
     int64_t *filled;                /* of each row of the block's cache */
     int64_t *live, *live_counts;    /* room for `at` and `counts` */
     const float *source;            /* what is normed: [step's tokens][width] */
+    uint32_t *kept;                 /* keys and values as tiles take them, where they are taken */
     float *input, *aside;           /* what the block read; what the block before did beside it */
     float *normed, *q, *k, *v;      /* [tokens][..] */
     float *attended, *gate, *up;    /* [tokens][..] */
@@ -204,19 +205,31 @@ INLINE void attend_near(
     mix_all(p, &made, &seen, values + skipped, scores, narrow, 1);
 }
 
-/* Tasks go through rows, key heads and, within them, queries: a token's heads side by side. */
-INLINE int64_t sets_of(const Decoder *d, int64_t tokens) {
-    return (tokens * (d->heads / d->key_heads) + QUERIES - 1) / QUERIES;
+/* Tasks go through rows, key heads and, within them, queries, `most` at a time: a token's heads side
+   by side. */
+INLINE int64_t sets_of(const Decoder *d, int64_t tokens, int64_t most) {
+    return (tokens * (d->heads / d->key_heads) + most - 1) / most;
+}
+
+/* The row of a task, its first token, the key head and the first of the row's queries. */
+INLINE int64_t asker(
+    const Pass *p, int64_t task, int64_t most, int64_t *first, int64_t *head, int64_t *query
+) {
+    const Decoder *d = p->decoder;
+    int64_t row = 0;
+    for (*first = 0; task >= sets_of(d, p->counts[row], most) * d->key_heads; *first += p->counts[row++])
+        task -= sets_of(d, p->counts[row], most) * d->key_heads;
+    int64_t sets = sets_of(d, p->counts[row], most);
+    *head = task / sets, *query = task % sets * most;
+    return row;
 }
 
 INLINE void attend_to(const Pass *p, int64_t task, void *own, const int narrow) {
     const Decoder *d = p->decoder;
     const Step *step = p->step;
-    int64_t row = 0, first = 0, group = d->heads / d->key_heads, wide = d->head_width;
-    for (; task >= sets_of(d, p->counts[row]) * d->key_heads; first += p->counts[row++])
-        task -= sets_of(d, p->counts[row]) * d->key_heads;
-    int64_t sets = sets_of(d, p->counts[row]), head = task / sets;
-    int64_t query = task % sets * QUERIES, count = p->counts[row] * group - query;
+    const int64_t group = d->heads / d->key_heads, wide = d->head_width;
+    int64_t first, head, query, row = asker(p, task, QUERIES, &first, &head, &query);
+    int64_t count = p->counts[row] * group - query;
     if (count > QUERIES) count = QUERIES;
     const float *queries[QUERIES];
     float *made[QUERIES];
@@ -246,6 +259,21 @@ static void attend(void *about, int64_t task, void *own) {
     const Pass *p = about;
     if (p->block->q.kind == INT8) attend_to(p, task, own, 1);
     else attend_to(p, task, own, 0);
+}
+
+#if AMX
+#include "amx_attention.h"
+#else
+enum { ASKING = QUERIES };
+INLINE int64_t words_kept(const Pass *p) { return (void)p, 0; }
+INLINE size_t asking_bytes(const Decoder *d, int64_t longest) { return (void)d, (void)longest, 0; }
+static void pack_cache(void *about, int64_t task, void *own) { (void)about, (void)task, (void)own; }
+static void attend_tiled(void *about, int64_t task, void *own) { attend(about, task, own); }
+#endif
+
+/* Whether tiles take a block's attention. */
+INLINE int tiled(const Decoder *d, const Block *b, int64_t tokens) {
+    return AMX && b->q.kind != FLOAT32 && b->window < 0 && d->head_width % (2 * LANES) == 0 && tokens > SHORT;
 }
 
 INLINE lanes bent(int64_t kind, lanes x) {
@@ -309,13 +337,15 @@ static void through_attention(Pass *p) {
     const Block *b = p->block;
     int64_t tasks = 0;
     if (!choose(p, b->idle_attention)) return;
+    const int tiles = tiled(d, b, p->tokens);
     for (int64_t row = 0; row < p->step->rows; row++)
-        tasks += sets_of(d, p->counts[row]) * d->key_heads;
+        tasks += sets_of(d, p->counts[row], tiles ? ASKING : QUERIES) * d->key_heads;
     normed_by(p, b->before_attention);
     multiply_each(p->pool, (const Matrix *[]){&b->q, &b->k, &b->v}, 3, p->normed, p->tokens,
                   (float *[]){p->q, p->k, p->v}, p->space);
     each_token(p, keep_token);
-    pool_run(p->pool, attend, p, tasks);
+    if (tiles) pool_run(p->pool, pack_cache, p, p->step->rows * d->key_heads);
+    pool_run(p->pool, tiles ? attend_tiled : attend, p, tasks);
     multiply_each(p->pool, (const Matrix *[]){&b->o}, 1, p->attended, p->tokens,
                   (float *[]){p->normed}, p->space);
     each_token(p, add_token);
@@ -355,11 +385,19 @@ static void through_block(Pass *p) {
     }
 }
 
-/* Logits of each row's last token. */
+/* Logits of each row's last token, or of every token. */
 static void say(Pass *p) {
     const Decoder *d = p->decoder;
     const Step *step = p->step;
     int64_t end = 0, real = 0;
+    if (step->every) {
+        p->source = step->hidden;
+        choose(p, 0);
+        normed_by(p, d->norm);
+        multiply_each(p->pool, (const Matrix *[]){&d->head}, 1, p->normed, step->tokens,
+                      (float *[]){step->logits}, p->space);
+        return;
+    }
     for (int64_t row = 0; row < step->rows; row++) {
         end += step->counts[row];
         if (!step->counts[row]) continue;
@@ -391,28 +429,34 @@ static int64_t step_here(Pool *pool, const Decoder *d, const Step *step) {
         int64_t places = step->filled[i] + step->counts[i % step->rows];
         if (places > longest) longest = places;
     }
-    for (int64_t i = 0; i < d->blocks; i++)
+    int tiles = 0;
+    for (int64_t i = 0; i < d->blocks; i++) {
         beside |= d->block[i].parallel_next | d->block[i].parallel_ffn;
+        tiles |= tiled(d, &d->block[i], step->tokens);
+    }
     if (d->inner > widest) widest = d->inner;
     if (d->heads * d->head_width > widest) widest = d->heads * d->head_width;
-    longest = (longest + LANES - 1) / LANES * LANES;
+    longest = (longest + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
     size_t width = tokens * (size_t)d->width * 4, inner = tokens * (size_t)d->inner * 4;
     size_t query = tokens * (size_t)(d->heads * d->head_width) * 4;
     size_t key = tokens * (size_t)(d->key_heads * d->head_width) * 4;
     size_t most = tokens > (size_t)step->rows ? tokens : (size_t)step->rows;
     size_t space = packed_bytes(widest, (int64_t)most), set_aside = beside ? width : 0;
     size_t own = own_bytes((int64_t)most), scores = (size_t)longest * QUERIES * 4;
+    Pass p = {.pool = pool, .decoder = d, .step = step, .longest = longest};
+    size_t kept = tiles ? (size_t)(step->rows * d->key_heads * words_kept(&p)) * 8 : 0;
+    if (tiles && asking_bytes(d, longest) > scores) scores = asking_bytes(d, longest);
     size_t all = line(width) + 2 * line(query) + 2 * line(key) + 2 * line(inner) +
-                 2 * line(set_aside) + line(tokens * 8) + line((size_t)step->rows * 8) + line(space);
+                 2 * line(set_aside) + line(tokens * 8) + line((size_t)step->rows * 8) + line(kept) + line(space);
     if (!pool_reserve(pool, own > scores ? own : scores, all)) return -1;
     char *memory = pool_shared(pool);
-    Pass p = {.pool = pool, .decoder = d, .step = step, .longest = longest};
     p.normed = taken(&memory, width);
     p.q = taken(&memory, query), p.attended = taken(&memory, query);
     p.k = taken(&memory, key), p.v = taken(&memory, key);
     p.gate = taken(&memory, inner), p.up = taken(&memory, inner);
     p.input = taken(&memory, set_aside), p.aside = taken(&memory, set_aside);
     p.live = taken(&memory, tokens * 8), p.live_counts = taken(&memory, (size_t)step->rows * 8);
+    p.kept = taken(&memory, kept);
     p.space = taken(&memory, space);
     for (p.index = 0; p.index < d->blocks; p.index++) {
         p.block = &d->block[p.index];

@@ -8,12 +8,13 @@
    rounding left as a second product, so that short prompts are read as exactly as single tokens. */
 
 #define FEW 16          /* tokens whose dot products are taken as values come by, */
-#define TOGETHER 4      /* so many at a time */
+#define TOGETHER 4      /* so many at a time; with AMX no more than these */
 #define SHORT 64
 #define ROWS 6          /* rows and vectors of 16 tokens of a tile in registers */
 #define PANEL 4
 #define CHUNK 128       /* groups of a row unpacked at a time: 8 vectors */
-#define TALL 96         /* rows of a task with many tokens */
+#define TALL 192        /* rows of a task with many tokens at most, */
+#define SMALL 96        /* and where there would be too few tasks */
 #define AHEAD 2048      /* bytes ahead of which values are asked for */
 #define MIDDLE 128      /* what stands for zero among given bytes */
 
@@ -169,6 +170,28 @@ INLINE uint32_t *packed_at(const Product *p, int64_t half, int64_t token, int64_
     return panel + group * panel_of(p, token) + token - first;
 }
 
+/* Rows that are unpacked a chunk of groups at a time, and a row at a time while others are multiplied. */
+typedef struct {
+    const Matrix *matrix;
+    int64_t row, rows;       /* of the matrix; of the task */
+    int64_t group, groups;   /* the chunk to come */
+    int64_t done;            /* rows of it that are there */
+    uint32_t *to;            /* [TALL][CHUNK] */
+    const char *values[TALL];
+} Feed;
+
+INLINE void feed_one(Feed *f, int kind, int dense) {
+    const Matrix *m = f->matrix;
+    int64_t r = f->done++, word = f->group / (16 * size_of(kind));
+    const uint64_t *mask = dense ? NULL : m->mask + (f->row + r) * words_of(m) + word;
+    const char *begin = f->values[r];
+    const char *end = unpack(kind, dense, mask, begin, f->groups / LANES, (char *)(f->to + r * CHUNK));
+    /* The chunk after this one will be about as long. */
+    for (const char *next = end; next < end + (end - begin); next += 64) __builtin_prefetch(next);
+    if (!dense) __builtin_prefetch(mask + CHUNK / (16 * size_of(kind)));
+    f->values[r] = end;
+}
+
 INLINE lanes add_group(int kind, lanes sum, words given, uint32_t group) {
     words weights = (words){0} + group;
     if (kind == INT8) return (lanes)add_bytes((whole)sum, given, weights);
@@ -200,12 +223,15 @@ INLINE void tile(
 
 #if AMX
 #include "amx.h"
+#else
+INLINE void tiles_begin(void) {}
+INLINE void tiles_end(void) {}
 #endif
 
-/* Groups from `group` on of `rows` rows with all tokens of a half. */
+/* `groups` groups from `group` on of `rows` rows with all tokens of a half. */
 INLINE void tiles(
-    int kind, const Product *p, int64_t half, const uint32_t *weights, int64_t group,
-    int64_t groups, int64_t rows, float *sums
+    int kind, int dense, const Product *p, int64_t half, const uint32_t *weights, int64_t group,
+    int64_t groups, int64_t rows, float *sums, Feed *feed
 ) {
     int64_t padded = p->padded;
     int new = !half && !group;
@@ -214,16 +240,11 @@ INLINE void tiles(
         const uint32_t *x = packed_at(p, half, token, group);
 #if AMX
         if (kind != FLOAT32) {
-            for (int64_t r = 0; r < rows; r += 2 * LANES)
-                for (int64_t v = 0; v < vectors; v += 2) {
-                    const char *from = (const char *)(weights + r * CHUNK), *with = (const char *)(x + v * LANES);
-                    char *to = (char *)(sums + r * padded + token + v * LANES);
-                    if (vectors - v > 1) square(kind, from, CHUNK * 4, with, vectors * 64, groups, to, padded * 4, new, 2);
-                    else square(kind, from, CHUNK * 4, with, vectors * 64, groups, to, padded * 4, new, 1);
-                }
+            squares(kind, dense, weights, x, vectors, groups, rows, padded, sums + token, new, feed);
             continue;
         }
 #endif
+        (void)dense, (void)feed;
         for (int64_t r = 0; r < rows; r += ROWS) {
             const uint32_t *from = weights + r * CHUNK;
             float *to = sums + r * padded + token;
@@ -255,42 +276,34 @@ INLINE void give(
         made[r] = (words)(m->bias ? found + m->bias[row + r] : found);
     }
     turn(made);
+    for (int64_t t = LANES; t < 2 * LANES && token + t < p->tokens; t++)
+        __builtin_prefetch(p->made[which] + (token + t) * m->rows + row, 1);
     for (int64_t t = 0; t < tokens; t++)
         memcpy(p->made[which] + (token + t) * m->rows + row, &made[t], (size_t)rows * 4);
 }
 
 INLINE void tall_rows(const Product *p, int which, int64_t row, int kind, int dense, void *own) {
     const Matrix *m = p->matrix[which];
-    int64_t rows = row + p->tall < m->rows ? p->tall : m->rows - row, count = words_of(m);
-    uint32_t *weights = own;                             /* [TALL][CHUNK] */
-    float *sums = (float *)(weights + TALL * CHUNK);     /* [TALL][padded] */
-    const char *values[TALL];
-    if (rows < p->tall) memset(own, 0, TALL * CHUNK * 4); /* tiles read rows behind the last */
-#if AMX
-    if (kind != FLOAT32) tiles_begin();
-#endif
-    for (int64_t r = 0; r < rows; r++) values[r] = row_of(m, row + r);
+    int64_t rows = row + p->tall < m->rows ? p->tall : m->rows - row;
+    uint32_t *weights = own;                             /* 2 of [TALL][CHUNK] */
+    float *sums = (float *)(weights + 2 * TALL * CHUNK); /* [TALL][padded] */
+    Feed feed = {.matrix = m, .row = row, .rows = rows, .to = weights};
+    if (rows % (2 * LANES * ROWS)) memset(own, 0, 2 * TALL * CHUNK * 4); /* tiles read behind the last */
+    for (int64_t r = 0; r < rows; r++) feed.values[r] = row_of(m, row + r);
+    feed.groups = p->groups < CHUNK ? p->groups : CHUNK;
+    if (AMX && kind != FLOAT32) tiles_begin();
     for (int64_t group = 0; group < p->groups; group += CHUNK) {
-        int64_t groups = p->groups - group < CHUNK ? p->groups - group : CHUNK;
-        for (int64_t r = 0; r < rows; r++) {
-            int64_t word = group / (16 * size_of(kind));
-            const uint64_t *mask = dense ? NULL : m->mask + (row + r) * count + word;
-            const char *begin = values[r];
-            values[r] = unpack(kind, dense, mask, begin, groups / LANES,
-                               (char *)(weights + r * CHUNK));
-            /* While tiles are multiplied, the next chunk comes: about as long as this one. */
-            for (const char *next = values[r]; next < values[r] + (values[r] - begin); next += 64)
-                __builtin_prefetch(next);
-            if (!dense) __builtin_prefetch(mask + CHUNK / (16 * size_of(kind)));
-        }
+        while (feed.done < rows) feed_one(&feed, kind, dense);
+        const uint32_t *here = feed.to;
+        int64_t groups = feed.groups, left = p->groups - group - groups;
+        feed.group = group + groups, feed.groups = left < CHUNK ? left : CHUNK;
+        feed.to = weights + (here == weights) * TALL * CHUNK, feed.done = left ? 0 : rows;
         for (int64_t half = 0; half < p->halves; half++)
-            tiles(kind, p, half, weights, group, groups, rows, sums);
+            tiles(kind, dense, p, half, here, group, groups, rows, sums, &feed);
     }
-#if AMX
-    if (kind != FLOAT32) tiles_end();
-#endif
-    for (int64_t r = 0; r < rows; r += LANES)
-        for (int64_t t = 0; t < p->tokens; t += LANES)
+    if (AMX && kind != FLOAT32) tiles_end();
+    for (int64_t t = 0; t < p->tokens; t += LANES)
+        for (int64_t r = 0; r < rows; r += LANES)
             give(p, which, kind, row + r, rows - r, t, sums + r * p->padded + t);
 }
 
@@ -326,6 +339,16 @@ INLINE uint8_t byte_of(float x, float inverse) {
     return (uint8_t)(__builtin_lrintf(x * inverse) + MIDDLE);
 }
 
+INLINE void bytes_of(const float *x, float inverse, uint8_t *to) { /* 16 of them */
+#if WIDE == 5
+    __m512 steps = _mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse));
+    __m512i whole_steps = _mm512_add_epi32(_mm512_cvtps_epi32(steps), _mm512_set1_epi32(MIDDLE));
+    _mm_storeu_si128((void *)to, _mm512_cvtepi32_epi8(whole_steps));
+#else
+    for (int i = 0; i < LANES; i++) to[i] = byte_of(x[i], inverse);
+#endif
+}
+
 /* A group of a token, in one of its halves. */
 INLINE uint32_t group_of(int kind, const float *x, int64_t left, float inverse, int64_t half) {
     uint32_t made = 0;
@@ -351,6 +374,13 @@ INLINE words groups_of(int kind, const float *x, int64_t left, float inverse, in
         lanes low = load(x), high = load(x + LANES);
         if (half) low -= shortened_lanes(low), high -= shortened_lanes(high);
         return joined_shorts(shortened_lanes(low), shortened_lanes(high));
+    }
+    if (kind == INT8 && left >= 4 * LANES) {
+        uint8_t bytes[4 * LANES];
+        for (int part = 0; part < 4; part++) bytes_of(x + part * LANES, inverse, bytes + part * LANES);
+        words made;
+        memcpy(&made, bytes, sizeof made);
+        return made;
     }
     const uint32_t none = kind == INT8 ? MIDDLE * 0x01010101u : 0;
     uint32_t groups[LANES];
@@ -405,7 +435,9 @@ static void pack_few(const Product *p) {
             uint8_t *to = (uint8_t *)p->packed + t * whole_row;
             float step = step_of(x, m->columns), inverse = step > 0 ? 1 / step : 0;
             p->scale[t] = step;
-            for (int64_t i = 0; i < m->columns; i++) to[i] = byte_of(x[i], inverse);
+            int64_t i = 0;
+            for (; i + LANES <= m->columns; i += LANES) bytes_of(x + i, inverse, to + i);
+            for (; i < m->columns; i++) to[i] = byte_of(x[i], inverse);
             memset(to + m->columns, MIDDLE, (size_t)(whole_row - m->columns));
         } else {
             float *to = (float *)p->packed + t * whole_row;
@@ -418,6 +450,11 @@ static void pack_few(const Product *p) {
 /* Rows of a task with few tokens: enough tasks that threads end together, few enough to count. */
 INLINE int64_t tall_of(int64_t rows) { return rows < 1024 ? 16 : 64; }
 
+/* Rows of a task with many tokens: of tall ones each reads all tokens, so fewer read less. */
+INLINE int64_t tallest_of(int64_t rows, int64_t threads) {
+    return rows >= 4 * TALL * threads ? TALL : SMALL;
+}
+
 /* made[i] [tokens][rows] for matrices of one kind that read the same `given` [tokens][columns].
    `space` holds packed_bytes. */
 static void multiply_each(
@@ -425,13 +462,13 @@ static void multiply_each(
     float *const *made, char *space
 ) {
     const Matrix *m = matrices[0];
-    int few = tokens <= FEW;
+    int few = tokens <= (AMX && m->kind != FLOAT32 ? TOGETHER : FEW);
     Product p = {.count = count, .tokens = tokens, .given = given, .groups = vectors_of(m) * LANES};
     p.padded = (tokens + LANES - 1) / LANES * LANES;
     p.halves = m->kind == BFLOAT16 && tokens <= SHORT ? 2 : 1;
     p.scale = (float *)space;
     p.packed = space + p.padded * 4;
-    p.tall = few ? tall_of(m->rows) : TALL;
+    p.tall = few ? tall_of(m->rows) : tallest_of(m->rows * count, pool_threads(pool));
     for (int64_t i = 0; i < count; i++) {
         p.matrix[i] = matrices[i], p.made[i] = made[i];
         p.first[i + 1] = p.first[i] + (matrices[i]->rows + p.tall - 1) / p.tall;
@@ -447,5 +484,5 @@ INLINE size_t packed_bytes(int64_t columns, int64_t tokens) {
 }
 
 INLINE size_t own_bytes(int64_t tokens) {
-    return TALL * (CHUNK + (size_t)(tokens + LANES - 1) / LANES * LANES) * 4;
+    return TALL * (2 * CHUNK + (size_t)(tokens + LANES - 1) / LANES * LANES) * 4;
 }

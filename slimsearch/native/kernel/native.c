@@ -21,11 +21,13 @@ static const Variant *const variants[VARIANTS] = {
     [PORTABLE] = &for_portable,
 #if defined(__x86_64__)
     [AVX2] = &for_avx2, [AVX512] = &for_avx512, [AVX512_BF16] = &for_avx512_bf16,
+#endif
+#if KNOWS_AMX
     [AVX512_AMX] = &for_avx512_amx,
 #endif
 };
 
-#if defined(__x86_64__)
+#if KNOWS_AMX
 /* Whether the processor has AMX for bf16 and bytes, and Linux lets this process use it. */
 static int amx(void) {
     const unsigned has_bf16 = 1u << 22, has_tiles = 1u << 24, has_bytes = 1u << 25;
@@ -39,6 +41,8 @@ static int amx(void) {
     return 0;
 #endif
 }
+#else
+#define amx() 0
 #endif
 
 int64_t best_variant(void) {

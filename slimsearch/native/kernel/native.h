@@ -48,7 +48,7 @@ typedef struct {
    and key head [room][head_width] values, and keys turned: [room / 16][head_width][16]; in bf16 where
    the block's matrices are INT8, in floats otherwise. */
 typedef struct {
-    int64_t tokens, rows, room;
+    int64_t tokens, rows, room, every;
     const int64_t *counts;    /* [rows]: new tokens of each row */
     int64_t *filled;          /* [blocks][rows]: places of a cache that are taken; grows here */
     const int64_t *positions; /* [tokens] */
@@ -57,7 +57,8 @@ typedef struct {
     void *const *keys;        /* [blocks]: [rows][key_heads][room * head_width] */
     void *const *values;      /* the same */
     uint8_t *pictured;        /* [blocks][rows][room]: 1 where a picture's token is; NULL without windows */
-    float *logits;            /* [rows][vocabulary] of each row's last token; zeros without one */
+    float *logits;            /* [rows][vocabulary] of each row's last token; zeros without one; where
+                                 `every` is 1, [tokens][vocabulary] */
 } Step;
 
 typedef struct Engine Engine;

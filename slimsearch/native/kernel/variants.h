@@ -15,7 +15,11 @@ typedef struct {
 
 extern const Variant for_portable;
 #if defined(__x86_64__)
-extern const Variant for_avx2, for_avx512, for_avx512_bf16, for_avx512_amx;
+extern const Variant for_avx2, for_avx512, for_avx512_bf16;
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11 /* older ones know no AMX */
+#define KNOWS_AMX 1
+extern const Variant for_avx512_amx;
+#endif
 #endif
 
 #endif
