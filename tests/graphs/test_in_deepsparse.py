@@ -21,7 +21,8 @@ SHAPES = {
 }
 FORMS = {"fp32": lambda: dense, "int8": Int8}
 # Widths of 40, 136 and 20 are no multiples of 16, of which sparse kernels would make wrong numbers.
-ODD = {"hidden_size": 40, "intermediate_size": 136, "heads": 5, "kv_heads": 1, "head_dim": 4}
+ODD = {"hidden_size": 40, "intermediate_size": 136, "heads": 5, "kv_heads": 1, "head_dim": 4,
+       "hidden_act": "gelu"}  # fmt: skip
 EVEN = {"hidden_size": 32, "intermediate_size": 64, "heads": 4, "kv_heads": 2, "head_dim": 8,
         "attention_bias": False}  # fmt: skip
 
