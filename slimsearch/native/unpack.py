@@ -17,8 +17,8 @@ from torch import Tensor
 from slimsearch.checkpoint import SINGLE
 from slimsearch.native import form
 from slimsearch.native.form import Held, Shape, Tensors
+from slimsearch.native.mapped import DTYPES
 from slimsearch.native.parts import CODES, SLACK, WORD, Part, raw
-from slimsearch.native.session import DTYPES
 
 
 def unpack(held: Held, folder: Path) -> None:
