@@ -23,7 +23,9 @@ from slimsearch.guest import inside
 from slimsearch.processor import processor_flags
 
 WANTED = "Give --deepsparse-python a Python 3.8 to 3.11 that has deepsparse 1.8.0."
-TELLING = ("Assertion", "memory. ", "error", "Error", "not supported")  # marks of a last word
+TELLING = (  # marks of a last word
+    "Received signal", "Assertion", "memory. ", "error", "Error", "not supported",
+)  # fmt: skip
 LONGEST = 300  # characters of it that are shown
 
 
@@ -168,12 +170,15 @@ class Guest:
         )
 
     def _last_words(self) -> str:
-        """The last line of what the guest said that sounds like a reason, or the last line."""
         self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").split("\n")
-        full = [line.strip() for line in lines if line.strip()]
-        telling = [line for line in full if any(mark in line for mark in TELLING)]
-        return (telling or full or [""])[-1][:LONGEST]
+        return last_words(self._errors.read().decode("utf-8", "replace"))
+
+
+def last_words(said: str) -> str:
+    """The last line of what a guest said that sounds like a reason, or the last line."""
+    full = [line.strip() for line in said.split("\n") if line.strip()]
+    telling = [line for line in full if any(mark in line for mark in TELLING)]
+    return (telling or full or [""])[-1][:LONGEST]
 
 
 def missing() -> str:

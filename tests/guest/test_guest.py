@@ -82,6 +82,17 @@ def test_a_killed_guest_hints_at_memory(product):
             opened.compile("product", product[0])
 
 
+@pytest.mark.parametrize(("said", "found"), [
+    ("OS: Linux\n\nReceived signal: Segmentation fault (signal addr: 0)\n\nRegisters:\nRAX = 0\n"
+     "Please email a copy of this stack trace to: them\n",
+     "Received signal: Segmentation fault (signal addr: 0)"),
+    ("Warning\n Assertion at a.cpp:7 \nBacktrace:", "Assertion at a.cpp:7"),
+    ("one\ntwo\n\n", "two"), ("", ""), ("x" * 999, "x" * 300),
+])  # fmt: skip
+def test_of_all_that_was_said_the_reason_is_told(said, found):
+    assert host.last_words(said) == found
+
+
 @needs_deepsparse
 def test_closing_ends_the_process():
     opened = Guest(cores=1)
