@@ -19,6 +19,7 @@ from slimsearch import (
     finish,
     footprint,
     fronts,
+    history,
     inputs,
     policy,
     run,
@@ -218,7 +219,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
         sparsity=facts["sparsity"],
         correlation=champion.correlation,
         table=tuple(examiner.rows),
-        rounds=tuple(opened.history.rounds.values()),
+        rounds=tuple(history.read(opened.folder).rounds.values()),
         seconds=dict(watch.seconds),
         drift=tuple(opened.history.drift),
     )

@@ -23,7 +23,7 @@ SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
 COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken")  # everything beside the weights
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # can run any code when opened
-LONGEST = 64 << 20  # bytes of a config.json or an index
+LONGEST = 64 << 20  # bytes of what stands beside the weights: each such file is read whole
 # Keys of config.json that have other weights loaded than those that are checked here.
 ELSEWHERE = {
     "transformers_weights": "names another file of weights; rename it to model.safetensors",
@@ -113,7 +113,7 @@ class Checkpoint:
 def find(source: str) -> Checkpoint:
     """The checkpoint behind 'demo', a folder or a hub id, checked to be whole."""
     folder = _folder(source)
-    _check_links(folder)
+    _check_files(folder)
     config = _config(folder)
     shards = _shards(folder)
     _check_whole(folder, shards)
@@ -136,7 +136,7 @@ def beside(folder: Path) -> Checkpoint:
     """A folder that may hold no weights of this format, such as an export for another engine."""
     if any((folder / name).is_file() for name in (INDEX, SINGLE)):
         return find(str(folder))
-    _check_links(folder)
+    _check_files(folder)
     return Checkpoint(folder, _config(folder), {})
 
 
@@ -203,11 +203,20 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _check_links(folder: Path) -> None:
-    """Before anything is opened: no link out of the folder, and no adapter of another model."""
+def _check_files(folder: Path) -> None:
+    """Before anything is opened: no link out of the folder, no pipe or device, nothing endless
+    beside the weights, and no adapter of another model."""
     for file in sorted(folder.iterdir()):
         if file.is_symlink() and not inside(file, folder):
             raise ModelError(f"{file} is a link out of its folder. Refused; copy the file in.")
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise ModelError(f"{file} is a pipe or device. Refused; put the file itself there.")
+        beside = file.suffix in COPIED or file.name == "README.md"
+        if beside and file.is_file() and file.stat().st_size > LONGEST:
+            raise ModelError(
+                f"{file} is larger than {LONGEST >> 20} MiB, and what stands beside the weights is "
+                f"read whole. Fetch the model again, or move away what is not part of it."
+            )
     if (folder / ADAPTER).exists():
         raise ModelError(
             f"{folder / ADAPTER} makes this an adapter of another model. Merge it into that model "
@@ -229,11 +238,16 @@ def _shards(folder: Path) -> dict[str, str]:
         found = _json(folder / INDEX, "").get("weight_map")
         if not isinstance(found, dict) or not found:
             raise ModelError(f"{folder / INDEX} has no weight_map; fetch the model again.")
-        for name in set(found.values()):
+        for name in found.values():
             if not isinstance(name, str) or Path(name).name != name:
                 raise ModelError(
                     f"{folder / INDEX} names the shard {name!r}, which lies outside the folder. "
                     f"Refused: shards are plain file names."
+                )
+            if Path(name).suffix != ".safetensors":  # transformers goes by it, and unpickles others
+                raise ModelError(
+                    f"{folder / INDEX} names the shard {name!r}, which is no .safetensors file. "
+                    f"Refused: nothing else is opened."
                 )
         return found
     others = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
@@ -273,8 +287,6 @@ def _keys(file: Path) -> Iterable[str]:
 
 def _json(file: Path, why: str) -> dict[str, Any]:
     try:
-        if file.stat().st_size > LONGEST:
-            raise ModelError(f"{file} is larger than {LONGEST >> 20} MiB; fetch the model again.")
         found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ModelError(f"There is no {file}; {why}.") from None

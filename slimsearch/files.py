@@ -3,11 +3,13 @@
 What a killed process leaves half-written ends in `.partial`, and `sweep` takes it away.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
@@ -19,6 +21,7 @@ from safetensors import SafetensorError
 from slimsearch.errors import ResourceError
 
 PARTIAL = ".partial"
+LONGEST_TOML = 16 << 20  # bytes
 Seal = dict[str, Any]  # a file's length and SHA-256, as a journal keeps them
 
 
@@ -96,6 +99,19 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(f"*{PARTIAL}"):
         with writing(path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """What a TOML file says; OSError or ValueError where it cannot be read, or never ends."""
+    size = file.stat().st_size
+    if not file.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, pipe or device")
+    if size > LONGEST_TOML:
+        raise ValueError(f"it is larger than {LONGEST_TOML >> 20} MiB")
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -10,7 +10,7 @@ import fcntl
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
@@ -78,6 +78,14 @@ class History:
     def where(self, kind: str, version: int = 0) -> int | None:
         """The byte at which the journal records an artefact."""
         return self._places.get((kind, version))
+
+    def let_go(self, done: Round, alive: Collection[str]) -> None:
+        """Forgets a closed round, and scores but those of candidates that are alive.
+
+        A search of any length then takes as much memory as one round; the journal has it all.
+        """
+        self.rounds.pop(done.index, None)
+        self.scores = {key: score for key, score in self.scores.items() if key[0] in alive}
 
     def add_times(self) -> None:
         """Adds the seconds that were kept beside the journal."""
@@ -197,8 +205,9 @@ def read(folder: Path) -> History:
     """The history of a run that another process may be writing."""
     check_folder(folder)
     history = History(folder)
-    for record, offset in zip(*journal.read(folder / JOURNAL), strict=False):
-        history.take(record, offset)
+    file = folder / JOURNAL
+    for line, (text, offset) in enumerate(zip(*journal.lines(file), strict=False), 1):
+        history.take(journal.parse(file, text, offset, line), offset)
     history.add_times()
     return history
 

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -16,6 +17,7 @@ from slimsearch import files
 from slimsearch.errors import RunError
 
 Record = dict[str, Any]
+LONGEST = 64 << 20  # bytes of a line; a file of another making may have no end
 _INSIDE = re.compile(rb".[0-9a-f]{8} \{", re.DOTALL)  # another line's beginning, behind the first
 
 
@@ -28,22 +30,23 @@ def read(file: Path) -> tuple[list[Record], list[int]]:
 
 def lines(file: Path) -> tuple[list[bytes], list[int]]:
     """The same as text, for whoever need not know what each says."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise RunError(f"{file} cannot be read: {error.strerror}.") from None
     found: list[bytes] = []
     offsets = [0]
-    while (offset := offsets[-1]) < len(content):
-        end = content.find(b"\n", offset)
-        text = _checked(content[offset:end]) if end >= 0 else None
-        if text is None:
-            last = end < 0 or (end + 1 == len(content) and not _INSIDE.search(content, offset))
-            if last:
-                break
-            raise _damaged(file, offset, len(found) + 1)
-        found.append(text)
-        offsets.append(end + 1)
+    try:
+        with file.open("rb") as stream:
+            while line := stream.readline(LONGEST):
+                whole = line.endswith(b"\n")
+                text = _checked(line[:-1]) if whole else None
+                if text is None:
+                    if not whole and len(line) < LONGEST:
+                        break  # the last line, cut off
+                    if whole and not _INSIDE.search(line) and not stream.read(1):
+                        break
+                    raise _damaged(file, offsets[-1], len(found) + 1)
+                found.append(text)
+                offsets.append(offsets[-1] + len(line))
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}.") from None
     return found, offsets
 
 
@@ -69,12 +72,19 @@ class Journal:
             if new:
                 files.sync_folder(file.parent)
         try:
-            self.records, self.offsets = read(file)  # as they were found
+            self.found, self.offsets = lines(file)
         except RunError:
             self.close()
             raise
         self.end = self.offsets[-1]
         self.torn = os.fstat(self._handle).st_size - self.end  # bytes of a line never finished
+
+    def replay(self) -> Iterator[tuple[Record, int]]:
+        """Each record that was found, with its offset; once, and then they are forgotten."""
+        found, offsets = self.found, self.offsets
+        self.found, self.offsets = [], []
+        for line, (text, offset) in enumerate(zip(found, offsets, strict=False), 1):
+            yield parse(self.file, text, offset, line), offset
 
     def append(self, record: Record) -> None:
         text = files.to_json(record).encode()

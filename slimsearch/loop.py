@@ -87,6 +87,7 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
                 for _ in range(steps):
                     watch.advance()
             _tell(loop, position, done)
+            _let_go(loop, run, position, done)
             watch.closed(done)
     _catch_up(loop, run, position)
     return position
@@ -312,6 +313,16 @@ def _tell(loop: Loop, position: Position, done: Round) -> None:
     position.scores.update({score.genes: score for score in done.scores})
     position.projector = done.projector
     loop.strategy.tell(done.scores)
+
+
+def _let_go(loop: Loop, run: Run, position: Position, done: Round) -> None:
+    """Forgets what no later round can ask for: all but the survivors, where no front is kept."""
+    if loop.strategy.weighs_terms:
+        return
+    position.scores = {genes: position.scores[genes] for genes in loop.strategy.survivors}
+    alive = {score.candidate for score in position.scores.values()}
+    position.measured = {key: s for key, s in position.measured.items() if key[0] in alive}
+    run.history.let_go(done, alive)
 
 
 def _catch_up(loop: Loop, run: Run, position: Position) -> None:

@@ -9,13 +9,13 @@ Both are the same TOML file: a table for each family, a line for each part of th
 Names are globs, compared part by part; a later line wins over an earlier one.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
+from slimsearch import files
 from slimsearch.errors import PolicyError
 from slimsearch.settings import toml_value
 
@@ -92,8 +92,8 @@ class PolicyFile:
 def read(file: Path) -> PolicyFile:
     """Reads a policy or a space; whether its families exist is for the plug-ins to say."""
     try:
-        found = tomllib.loads(file.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        found = files.read_toml(file)
+    except (OSError, ValueError) as error:
         raise PolicyError(f"{file} is no readable policy file: {error}.") from None
     tables = {key: value for key, value in found.items() if isinstance(value, dict)}
     tables.pop("found", None)  # how a found policy scored: for people, not for us

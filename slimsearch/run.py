@@ -47,9 +47,12 @@ class Run:
         self._journal = Journal(folder / JOURNAL)
         self.torn = self._journal.torn
         self.history = History(folder)
-        for record, offset in zip(self._journal.records, self._journal.offsets, strict=False):
-            self.history.take(record, offset)
-        self._journal.records.clear()
+        try:
+            for record, offset in self._journal.replay():
+                self.history.take(record, offset)
+        except RunError:
+            self._journal.close()
+            raise
         self.history.add_times()
 
     def __enter__(self) -> Run:

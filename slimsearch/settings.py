@@ -4,12 +4,12 @@ A field's name is its key in settings.toml and, with dashes, its flag; its help 
 flag's help and the comment in the file.
 """
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from slimsearch import files
 from slimsearch.errors import SettingsError, did_you_mean
 
 DEMO = "demo"
@@ -268,10 +268,10 @@ def polish_of(settings: Settings) -> str:
 def read(file: Path, needed: Iterable[str] = ()) -> Settings:
     """Settings from a TOML file; keys that are missing, and not needed, keep their defaults."""
     try:
-        found = tomllib.loads(file.read_text("utf-8"))
+        found = files.read_toml(file)
     except FileNotFoundError:
         raise SettingsError(f"There is no settings file {file}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (OSError, ValueError) as error:
         raise SettingsError(f"{file} is no readable TOML file: {error}.") from None
     if missing := sorted(set(needed) - set(found)):
         raise SettingsError(f"{file} lacks '{missing[0]}': it was cut short. Restore it.")

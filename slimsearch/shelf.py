@@ -4,9 +4,9 @@ Looked up in this order: a path, ./policies/ (or ./calibration/) where the user 
 that the installed package carries, the folder beside the package in a checkout.
 """
 
-import tomllib
 from pathlib import Path
 
+from slimsearch import files
 from slimsearch.errors import InputError, did_you_mean
 
 PACKAGE = Path(__file__).parent
@@ -36,8 +36,8 @@ def names(kind: str) -> list[str]:
 def about(kind: str, name: str) -> str:
     """What a file says of itself in its `about`."""
     try:
-        return str(tomllib.loads(find(kind, name).read_text("utf-8")).get("about", ""))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return str(files.read_toml(find(kind, name)).get("about", ""))
+    except (OSError, ValueError):
         return "cannot be read"
 
 

@@ -20,8 +20,8 @@ import slimsearch
 from slimsearch import checkpoint, history, inputs, loading, settings
 from slimsearch.calibration.pictures import check_picture
 from slimsearch.calibration.textfile import read_text
-from slimsearch.checkpoint import INDEX, SINGLE
-from slimsearch.errors import CalibrationError, InputError, ModelError, RunError
+from slimsearch.checkpoint import INDEX, RECORD, SINGLE
+from slimsearch.errors import CalibrationError, InputError, ModelError, RunError, SettingsError
 from slimsearch.privacy import SWITCHES
 
 PACKAGE = Path(slimsearch.__file__).parent
@@ -123,6 +123,26 @@ def test_a_shard_name_that_leaves_the_folder_is_refused_unopened(llava_16, tmp_p
     with pytest.raises(ModelError, match="outside the folder"):
         checkpoint.find(str(folder))
     assert str(evil) not in opened
+
+
+@pytest.mark.parametrize("name", ["..", "", "weights.bin", ["a"], 7, None])
+def test_a_shard_that_is_no_safetensors_file_is_refused(llava_16, tmp_path, name):
+    """Whatever it holds: transformers goes by the name, and unpickles what is called otherwise."""
+    folder = shutil.copytree(llava_16, tmp_path / "model")
+    shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "weights.bin")
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"][next(iter(index["weight_map"]))] = name
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"names the shard .* Refused"):
+        checkpoint.find(str(folder))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "anything"])
+def test_a_pipe_in_a_model_folder_is_refused_unopened(copied, name):
+    (copied / name).unlink(missing_ok=True)
+    os.mkfifo(copied / name)
+    with pytest.raises(ModelError, match=f"{name} is a pipe or device"):
+        checkpoint.find(str(copied))
 
 
 def test_the_file_that_is_checked_is_the_file_that_is_loaded(llava, tmp_path):
@@ -241,9 +261,11 @@ def test_json_that_is_none_is_refused(copied, content):
         checkpoint.find(str(copied))
 
 
-def test_json_of_ten_gigabytes_is_refused_unread(copied):
-    os.truncate(copied / "config.json", 10 << 30)
-    with pytest.raises(ModelError, match=r"config\.json is larger than 64 MiB"):
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "README.md", RECORD])
+def test_ten_gigabytes_beside_the_weights_are_refused_unread(copied, name):
+    (copied / name).touch()
+    os.truncate(copied / name, 10 << 30)
+    with pytest.raises(ModelError, match=f"{name} is larger than 64 MiB"):
         checkpoint.find(str(copied))
 
 
@@ -296,6 +318,18 @@ def test_pickles_as_data_are_refused_unexecuted(small, tmp_path, key, name):
     with pytest.raises(InputError, match=name):
         inputs.gather(replace(small, **{key: str(tmp_path / name)}))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("key", ["calibration", "policy"])
+def test_a_toml_file_without_an_end_is_refused(small, tmp_path, key):
+    file = tmp_path / "some.toml"
+    chosen = replace(small, **{key: str(file)})
+    file.write_text("a = " + "[" * 100_000)
+    with pytest.raises(InputError, match=r"some\.toml is no .*nested too deeply"):
+        inputs.gather(chosen)
+    os.truncate(file, 10 << 30)
+    with pytest.raises(InputError, match=r"some\.toml is no .*larger than 16 MiB"):
+        inputs.gather(chosen)
 
 
 def png_bomb(file: Path) -> None:
@@ -359,6 +393,19 @@ def test_a_record_of_a_known_kind_that_means_no_good_is_refused_by_its_place(tmp
     (tmp_path / "settings.toml").touch()
     (tmp_path / "journal.jsonl").write_bytes(b"".join(lines))
     with pytest.raises(RunError, match=rf"journal\.jsonl holds at byte {len(lines[0])} \(line 2\)"):
+        history.read(tmp_path)
+
+
+def test_settings_and_journal_of_a_run_made_elsewhere_have_an_end(tmp_path):
+    text = json.dumps({"kind": "start", "format": history.FORMAT, "fingerprint": {}}).encode()
+    line = b"%08x %s\n" % (zlib.crc32(text), text)
+    (tmp_path / "settings.toml").touch()
+    (tmp_path / "journal.jsonl").write_bytes(line)
+    os.truncate(tmp_path / "settings.toml", 10 << 30)
+    with pytest.raises(SettingsError, match=r"settings\.toml .*larger than 16 MiB"):
+        settings.read(tmp_path / "settings.toml")
+    os.truncate(tmp_path / "journal.jsonl", 10 << 30)
+    with pytest.raises(RunError, match=rf"damaged at byte {len(line)} \(line 2\)"):
         history.read(tmp_path)
 
 

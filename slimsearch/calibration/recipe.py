@@ -8,13 +8,12 @@ source = "hub"        # demo, hub or file; the other keys are the fields of the 
 source = "file"       # demo or file
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from slimsearch import shelf
+from slimsearch import files, shelf
 from slimsearch.errors import CalibrationError, InputError, did_you_mean
 
 TEXT_FILES = (".txt", ".jsonl")
@@ -99,8 +98,8 @@ def read_recipe(name: str) -> Recipe:
     except InputError as error:
         raise CalibrationError(str(error)) from None
     try:
-        found = tomllib.loads(file.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        found = files.read_toml(file)
+    except (OSError, ValueError) as error:
         raise CalibrationError(f"{file} is no readable recipe: {error}.") from None
     text = _source(found.pop("text", None), "text", _TEXT_SOURCES, file)
     pairs = _source(found.pop("pairs"), "pairs", _PAIR_SOURCES, file) if "pairs" in found else None

@@ -14,15 +14,19 @@ class Random(Strategy):
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int):
         self._budget, self._count, self._keep = budget, candidates, survivors
         self._random = np.random.default_rng(seed)
-        self._totals: dict[Genes, float] = {}
+        self._asked: set[int] = set()  # hashes of genes: they stay small, however many there are
+        self._alive: dict[Genes, float] = {}  # totals, the best first
 
     def ask(self) -> list[Genes]:
         fresh = first_generation(self._budget, self._count + 1, self._random)
-        return [genes for genes in fresh if genes not in self._totals][: self._count]
+        return [genes for genes in fresh if hash(genes) not in self._asked][: self._count]
 
     def tell(self, scores: Sequence[Score]) -> None:
-        self._totals |= {score.genes: score.total for score in scores}
+        self._asked |= {hash(score.genes) for score in scores}
+        told = self._alive | {score.genes: score.total for score in scores}
+        best = sorted(told, key=lambda genes: told[genes])[: self._keep]
+        self._alive = {genes: told[genes] for genes in best}
 
     @property
     def survivors(self) -> list[Genes]:
-        return sorted(self._totals, key=lambda genes: self._totals[genes])[: self._keep]
+        return list(self._alive)
