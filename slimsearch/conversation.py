@@ -134,7 +134,20 @@ def load(checkpoint: Checkpoint) -> Speech:
             f"processor_config.json). Copy both from the original model."
         )
     ends = _ends(checkpoint, processor.tokenizer)
-    return Speech(architecture, processor.tokenizer, processor, ends)
+    speech = Speech(architecture, processor.tokenizer, processor, ends)
+    _check_template(checkpoint, speech)
+    return speech
+
+
+def _check_template(checkpoint: Checkpoint, speech: Speech) -> None:
+    """Tries the chat template, which is a program of the checkpoint's, run in a sandbox."""
+    try:
+        speech.render([Turn("?", "!")], 1)
+    except Exception as error:  # whatever a template can do wrong
+        raise ModelError(
+            f"{checkpoint.folder}: its chat template fails ({type(error).__name__}: {error}). "
+            f"Copy chat_template.jinja from the original model."
+        ) from error
 
 
 def _ends(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:

@@ -79,12 +79,12 @@ class History:
         """The byte at which the journal records an artefact."""
         return self._places.get((kind, version))
 
-    def let_go(self, done: Round, alive: Collection[str]) -> None:
-        """Forgets a closed round, and scores but those of candidates that are alive.
+    def let_go(self, alive: Collection[str]) -> None:
+        """Forgets closed rounds, and all scores but those of candidates that are alive.
 
         A search of any length then takes as much memory as one round; the journal has it all.
         """
-        self.rounds.pop(done.index, None)
+        self.rounds.clear()
         self.scores = {key: score for key, score in self.scores.items() if key[0] in alive}
 
     def add_times(self) -> None:

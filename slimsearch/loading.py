@@ -85,10 +85,23 @@ def config_of(checkpoint: Checkpoint) -> Any:
     """The configuration as transformers reads it, defaults filled in."""
     from transformers import AutoConfig
 
+    _check_depth(checkpoint)
     with quiet_transformers(), refused(checkpoint):
         return AutoConfig.from_pretrained(
             checkpoint.folder, trust_remote_code=False, local_files_only=True
         )
+
+
+def _check_depth(checkpoint: Checkpoint) -> None:
+    """Refuses as many blocks as the weights cannot hold: only to list them could take all day."""
+    found = checkpoint.config
+    for part in (found, found.get("text_config"), found.get("vision_config")):
+        depth = part.get("num_hidden_layers") if isinstance(part, dict) else None
+        if isinstance(depth, int) and not 0 < depth <= (len(checkpoint.shards) or depth):
+            raise ModelError(
+                f"{checkpoint.folder / 'config.json'}: num_hidden_layers = {depth}, and the "
+                f"weights are {len(checkpoint.shards)} tensors. Fetch the model again."
+            )
 
 
 def block_count(checkpoint: Checkpoint) -> int:
@@ -210,6 +223,11 @@ class refused:
             raise SettingsError(
                 f"attention = 'sdpa' cannot be: transformers computes the attention of a "
                 f"'{self.checkpoint.model_type}' by itself. Use --attention eager, or leave it out."
+            ) from error
+        if isinstance(error, Exception) and "ignore_mismatched_sizes" in str(error):
+            raise ModelError(
+                f"{self.checkpoint.folder}: its weights have other shapes than its config.json "
+                f"says. Fetch the model again."
             ) from error
         if isinstance(error, Exception) and not isinstance(error, MemoryError):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else kind

@@ -77,6 +77,7 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
             if not asked:
                 break  # the strategy has nothing left to propose
             done = run.history.rounds.get(index)
+            played = done is None
             if done is None:
                 _catch_up(loop, run, position)
                 done = _play_round(loop, run, watch, position, index, asked)
@@ -87,8 +88,9 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
                 for _ in range(steps):
                     watch.advance()
             _tell(loop, position, done)
-            _let_go(loop, run, position, done)
             watch.closed(done)
+            if not loop.strategy.weighs_terms:  # else all scores are asked for in the end
+                _let_go(loop, run, position, played)
     _catch_up(loop, run, position)
     return position
 
@@ -315,14 +317,13 @@ def _tell(loop: Loop, position: Position, done: Round) -> None:
     loop.strategy.tell(done.scores)
 
 
-def _let_go(loop: Loop, run: Run, position: Position, done: Round) -> None:
-    """Forgets what no later round can ask for: all but the survivors, where no front is kept."""
-    if loop.strategy.weighs_terms:
-        return
+def _let_go(loop: Loop, run: Run, position: Position, played: bool) -> None:
+    """Forgets what no round after this one can ask for: all but the survivors."""
     position.scores = {genes: position.scores[genes] for genes in loop.strategy.survivors}
     alive = {score.candidate for score in position.scores.values()}
     position.measured = {key: s for key, s in position.measured.items() if key[0] in alive}
-    run.history.let_go(done, alive)
+    if played:  # else the journal may hold scores of the next round already
+        run.history.let_go(alive)
 
 
 def _catch_up(loop: Loop, run: Run, position: Position) -> None:

@@ -43,6 +43,8 @@ class Counting(Watch):
 class Listening:
     """A strategy that notes what it is told."""
 
+    weighs_terms = False
+
     def __init__(self, inner):
         self.inner, self.told, self.allocations = inner, [], inner.allocations
 

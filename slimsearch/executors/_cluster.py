@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from slimsearch.errors import ResourceError, Stopped
 # Ray reads its switches when it is imported. This one keeps a cluster of our own, which is for
 # nobody else, to the loopback interface; who calls there needs the token that Ray makes.
 OURS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Whether processes of a cluster show each other a token, and where it is from.
+MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 # What Ray would print into our output: every line of it is left out.
 SILENCE = {"RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_SCHEDULER_EVENTS": "0"}
 
@@ -38,7 +41,10 @@ def connected(address: str, cpus: int, gpus: int) -> Iterator[None]:
     if ray.is_initialized():  # whoever called us has connected, and stays so
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="slim-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="slim-", ignore_cleanup_errors=True) as folder,
+        nullcontext() if address else _own_token(),
+    ):
         try:
             _begin(address, cpus, gpus, Path(folder) / "ray")
             yield
@@ -52,6 +58,27 @@ def resources() -> tuple[float, float]:
 
     found = ray.cluster_resources()
     return found.get("GPU", 0.0), found.get("CPU", 1.0)
+
+
+@contextmanager
+def _own_token() -> Iterator[None]:
+    """A token for a cluster of our own that ends with it; Ray would leave one in the home folder.
+
+    What the user has set stays as it is.
+    """
+    if TOKEN in os.environ or TOKEN_FILE in os.environ or os.environ.get(MODE, "token") != "token":
+        yield
+        return
+    from ray import _raylet
+
+    loader: Any = _raylet.AuthenticationTokenLoader.instance()  # pyright: ignore
+    os.environ[TOKEN] = secrets.token_hex(32)
+    loader.reset_cache()  # it keeps the token that it read last
+    try:
+        yield
+    finally:
+        del os.environ[TOKEN]
+        loader.reset_cache()
 
 
 def _begin(address: str, cpus: int, gpus: int, folder: Path) -> None:

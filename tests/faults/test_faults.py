@@ -16,14 +16,14 @@ from slimsearch.errors import RunError
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(0 if LONG else 300)]
 
-STAGES = ("load", "evaluation", "level store", "search", "projector", "finalists", "baselines",
-          "export")  # fmt: skip
+STAGES = ("load", "evaluation", "level store", "allocations", "search", "projector", "finalists",
+          "baselines", "polish", "export", "samples")  # fmt: skip
 
 
 # ---- killed
 
 
-@pytest.mark.parametrize("number", times(8, 100))
+@pytest.mark.parametrize("number", times(len(STAGES), 110))
 def test_killed_at_a_random_moment(ground: Ground, number):
     """In each stage in turn, a random moment after it began; often more than once."""
     run = ground.new()
