@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import slimsearch
-from slimsearch import checkpoint, history, inputs, loading, settings
+from slimsearch import checkpoint, conversation, history, inputs, loading, settings
 from slimsearch.calibration.pictures import check_picture
 from slimsearch.calibration.textfile import read_text
 from slimsearch.checkpoint import INDEX, RECORD, SINGLE
@@ -169,6 +169,26 @@ def with_config(folder: Path, **changes) -> Path:
 def test_a_config_that_has_other_weights_loaded_is_refused(copied, key, value):
     with pytest.raises(ModelError, match=f"config.json: '{key}'"):
         checkpoint.find(str(with_config(copied, **{key: value})))
+
+
+@pytest.mark.parametrize("depth", [10**7, 0, -1])
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_more_blocks_than_tensors_are_refused_before_they_are_listed(copied, part, depth):
+    config = json.loads((copied / "config.json").read_text())
+    with_config(copied, **{part: config[part] | {"num_hidden_layers": depth}})
+    with pytest.raises(ModelError, match=f"num_hidden_layers = {depth}, and the weights are "):
+        loading.config_of(checkpoint.find(str(copied)))
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [("{{ ''.__class__.__mro__ }}", "SecurityError"), ("{% if", "TemplateSyntaxError"),
+     ("{% for i in range(10 ** 11) %}x{% endfor %}", "OverflowError")],
+)  # fmt: skip
+def test_a_chat_template_that_does_harm_or_fails_is_refused(copied, template, said):
+    (copied / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelError, match=rf"its chat template fails \({said}"):
+        conversation.load(checkpoint.find(str(copied)))
 
 
 def test_an_adapter_is_refused(copied):

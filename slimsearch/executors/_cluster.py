@@ -83,7 +83,6 @@ def _own_token() -> Iterator[None]:
 
 def _begin(address: str, cpus: int, gpus: int, folder: Path) -> None:
     import ray
-    from ray.exceptions import RayError
 
     given: dict[str, Any] = {"address": address}
     if not address:
@@ -96,7 +95,7 @@ def _begin(address: str, cpus: int, gpus: int, folder: Path) -> None:
         _knock(address)
         with _signals_kept():
             ray.init(**given, log_to_driver=False, configure_logging=False)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:  # Ray raises that itself where its start takes too long
         where = f"at {address}" if address else "on this machine"
         reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
         raise ResourceError(
