@@ -94,7 +94,7 @@ def _entries(facts: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]])
             )  # fmt: skip
     for found in evaluations:
         name = " ".join(part for part in (found["task"], found["data"]["name"]) if part)
-        some = found["choices"]["limit"] or found["choices"]["partial"]
+        some = any(found["choices"].get(key) for key in ("limit", "partial"))
         for metric, figure in found["figures"].items():
             if figure["value"] is not None:
                 yield EvalResult(
