@@ -60,7 +60,7 @@ def main() -> None:
     first: tuple[float, float] | None = None
     for folder in given.folders:
         found = artefact.find(folder)
-        speech = conversation.load(found.checkpoint, sees=True)
+        speech = conversation.load(found.checkpoint)
         ids = np.array(speech.tokens(given.text.read_text("utf-8")))
         rows = ids[: len(ids) // LENGTH * LENGTH].reshape(-1, LENGTH)
         rows = rows[:: max(1, len(rows) // given.segments)][: given.segments]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ class Parts:
     def __init__(self, tensors: Tensors, shape: Shape):
         self.shape, self._tensors = shape, tensors
         self.route = form.route_in(tensors, shape)
+        self._unchecked: list[tuple[str, library.Matrix, int]] = []
         self._held: list[Any] = []  # arrays that the structures point at
         self._blocks = (library.Block * shape.blocks)()
         for index in range(shape.blocks):
@@ -40,6 +43,8 @@ class Parts:
             self._floats("norm", shape.width), head, self._floats("cos", turns),
             self._floats("sin", turns),
         )  # fmt: skip
+
+        self._check()
 
     def embed(self, ids: ndarray) -> ndarray:
         """[rows, tokens] -> [rows, tokens, width], fp32."""
@@ -83,14 +88,19 @@ class Parts:
             matrix.sums = self._hold(tensors.array(f"{name}.sums", np.int32, rows))
         if f"{name}.bias" in tensors:
             matrix.bias = self._floats(f"{name}.bias", rows)
-        count = len(values) - SLACK // values.itemsize
-        bad = library.check(matrix, count)
-        if bad >= 0:
-            raise ModelError(
-                f"{tensors.file}: bits and values of {name} do not fit together from row {bad} on. "
-                f"{form.AGAIN}"
-            )
+        self._unchecked.append((name, matrix, len(values) - SLACK // values.itemsize))
         return matrix
+
+    def _check(self) -> None:
+        """Refuses a matrix that would have the library read outside of it."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            found = pool.map(lambda one: library.check(one[1], one[2]), self._unchecked)
+        for (name, *_), bad in zip(self._unchecked, found, strict=True):
+            if bad >= 0:
+                raise ModelError(
+                    f"{self._tensors.file}: bits and values of {name} do not fit together from row "
+                    f"{bad} on. {form.AGAIN}"
+                )
 
     def _floats(self, name: str, count: int) -> int:
         return self._hold(self._tensors.array(name, np.float32, count))

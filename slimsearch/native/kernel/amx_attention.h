@@ -52,7 +52,7 @@ static void pack_cache(void *about, int64_t task, void *own) {
 /* A row of numbers as two bf16 a word. */
 INLINE void shorten_row(const float *from, int64_t wide, uint32_t *to) {
     for (int64_t i = 0; i < wide; i += 2 * LANES) {
-        words made = joined_shorts(shortened_lanes(load(from + i)), shortened_lanes(load(from + i + LANES)));
+        words made = rounded_pairs(load(from + i), load(from + i + LANES));
         memcpy(to + i / 2, &made, sizeof made);
     }
 }

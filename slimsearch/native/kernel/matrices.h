@@ -373,7 +373,7 @@ INLINE words groups_of(int kind, const float *x, int64_t left, float inverse, in
     if (kind == BFLOAT16 && left >= 2 * LANES) {
         lanes low = load(x), high = load(x + LANES);
         if (half) low -= shortened_lanes(low), high -= shortened_lanes(high);
-        return joined_shorts(shortened_lanes(low), shortened_lanes(high));
+        return rounded_pairs(low, high);
     }
     if (kind == INT8 && left >= 4 * LANES) {
         uint8_t bytes[4 * LANES];

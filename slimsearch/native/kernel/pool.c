@@ -13,6 +13,7 @@
 #endif
 
 #define LOOKS 20000
+#define IN_A_ROW 400 /* looks before another thread may have the processor: tens of microseconds */
 #define LINE 64
 #define HUGE (1 << 21)
 
@@ -35,7 +36,9 @@ struct Pool {
     Worker *workers;                /* the first is the caller */
 };
 
-static void rest(void) {
+/* Between two looks. Where a machine is busy, who is waited for may stand behind who waits. */
+static void rest(int look) {
+    if (look % IN_A_ROW == IN_A_ROW - 1) sched_yield();
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
@@ -53,7 +56,7 @@ static int64_t wait_for_round(Pool *pool, int64_t known) {
     for (int look = 0; look < LOOKS; look++) {
         int64_t round = atomic_load(&pool->round);
         if (round != known) return round;
-        rest();
+        rest(look);
     }
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleeping, 1);
@@ -93,10 +96,7 @@ void pool_run(Pool *pool, Work *work, void *about, int64_t count) {
     atomic_store(&pool->busy, pool->threads - 1);
     next_round(pool);
     take_tasks(pool, pool->workers[0].own);
-    for (int look = 1; atomic_load(&pool->busy); look++) {
-        if (look % LOOKS) rest();
-        else sched_yield(); /* a busy machine may have put a worker aside */
-    }
+    for (int look = 0; atomic_load(&pool->busy); look = (look + 1) % LOOKS) rest(look);
 }
 
 Pool *pool_open(int64_t threads) {

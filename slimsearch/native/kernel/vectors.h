@@ -202,6 +202,12 @@ INLINE lanes add_shorts(lanes sum, words given, words weights) {
 #endif
 }
 
+/* 16 floats rounded to bf16, the nearest, the even one of two. */
+INLINE lanes shortened_lanes(lanes x) {
+    words bits = (words)x;
+    return (lanes)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+}
+
 /* Two vectors of floats that are bf16 already, as one of shorts in the order of the columns. */
 INLINE words joined_shorts(lanes low, lanes high) {
 #if WIDE == 5
@@ -217,6 +223,15 @@ INLINE words joined_shorts(lanes low, lanes high) {
     words v;
     memcpy(&v, made, sizeof v);
     return v;
+#endif
+}
+
+/* 32 floats rounded to bf16, the nearest, the even one of two. */
+INLINE words rounded_pairs(lanes low, lanes high) {
+#if BF16
+    return (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+#else
+    return joined_shorts(shortened_lanes(low), shortened_lanes(high));
 #endif
 }
 
@@ -237,12 +252,6 @@ INLINE lanes load_shorts(const uint16_t *from) {
     shorts v;
     memcpy(&v, from, sizeof v);
     return (lanes)(__builtin_convertvector(v, words) << 16);
-}
-
-/* 16 floats rounded to bf16, the nearest, the even one of two. */
-INLINE lanes shortened_lanes(lanes x) {
-    words bits = (words)x;
-    return (lanes)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
 }
 
 /* 16 vectors of 16: the n-th of each becomes the n-th vector. */
