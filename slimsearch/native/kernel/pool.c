@@ -13,7 +13,7 @@
 #endif
 
 #define LOOKS 20000
-#define IN_A_ROW 400 /* looks before another thread may have the processor: tens of microseconds */
+#define IN_A_ROW 2000 /* looks before another thread may have the processor: a tenth of a millisecond */
 #define LINE 64
 #define HUGE (1 << 21)
 
