@@ -381,7 +381,11 @@ def test_pictures(tmp_path):
         cut.write_bytes(whole.read_bytes()[:length])
         with pytest.raises(CalibrationError, match=r"cut\.png"):
             check_picture(cut, "here")
+    endless = tmp_path / "endless.png"
+    shutil.copy(whole, endless)
+    os.truncate(endless, 10 << 30)
     for file, said in (
+        (endless, "is larger than 256 MiB"),
         (text, "no picture"),
         (bomb, "is a decompression bomb"),
         (script, "no picture"),

@@ -11,6 +11,7 @@ from PIL import Image
 from slimsearch.errors import CalibrationError
 
 MOST_PIXELS = 50_000_000
+MOST_BYTES = 256 << 20  # of the file, whatever follows the picture in it
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others may start outside programs
 
 
@@ -33,10 +34,15 @@ def load_picture(file: Path, origin: str) -> Image.Image:
 
 def _opened(file: Path, origin: str) -> Image.Image:
     """The picture with only its header read, which is enough to refuse a decompression bomb."""
+    if file.stat().st_size > MOST_BYTES:
+        raise _too_large(file, origin, f"is larger than {MOST_BYTES >> 20} MiB")
     picture = Image.open(file, formats=FORMATS)
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
-        raise _too_large(file, origin, f"has {picture.width} x {picture.height} pixels")
+        size = f"{picture.width} x {picture.height}"
+        raise _too_large(
+            file, origin, f"has {size}; {MOST_PIXELS // 1_000_000} million pixels are the most"
+        )
     return picture
 
 
@@ -52,7 +58,8 @@ def _refused(file: Path, origin: str) -> Iterator[None]:
     except FileNotFoundError:
         raise CalibrationError(f"{origin}: there is no picture {file}. Put it there.") from None
     except Image.DecompressionBombError:
-        raise _too_large(file, origin, "is a decompression bomb") from None
+        most = f"{MOST_PIXELS // 1_000_000} million pixels are the most"
+        raise _too_large(file, origin, f"is a decompression bomb; {most}") from None
     except Image.UnidentifiedImageError:
         raise CalibrationError(
             f"{origin}: {file} is no picture that can be read ({', '.join(FORMATS)}). "
@@ -67,6 +74,5 @@ def _refused(file: Path, origin: str) -> Iterator[None]:
 
 def _too_large(file: Path, origin: str, found: str) -> CalibrationError:
     return CalibrationError(
-        f"{origin}: the picture {file} {found}; {MOST_PIXELS // 1_000_000} million pixels are the "
-        f"most. Scale it down or drop the record."
+        f"{origin}: the picture {file} {found}. Scale it down or drop the record."
     )
