@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 from slimsearch import display  # noqa: E402
 from slimsearch.errors import SlimsearchError  # noqa: E402
 from slimsearch.graphs import decoder  # noqa: E402
-from slimsearch.graphs.anatomy import Block, Decoder, Matrix  # noqa: E402
+from slimsearch.graphs.anatomy import Block, Decoder, Matrix, Norm, Rotation  # noqa: E402
 from slimsearch.graphs.int8 import Int8  # noqa: E402
 from slimsearch.graphs.linear import dense  # noqa: E402
 from slimsearch.guest.host import Guest  # noqa: E402
@@ -79,19 +79,22 @@ def random_decoder(width: int, blocks: int) -> Decoder:
         return Matrix(name, torch.randn(rows, columns) / columns**0.5, None)
 
     def block(index: int) -> Block:
-        square = {r: matrix(f"blocks.{index}.{r}", width, width) for r in ("q", "k", "v", "o")}
-        wide = {r: matrix(f"blocks.{index}.{r}", mlp, width) for r in ("gate", "up")}
-        down = matrix(f"blocks.{index}.down", width, mlp)
-        ones = torch.ones(width)
-        return Block(before_attention=ones, before_mlp=ones, down=down, **square, **wide)
+        *asking, o = (matrix(f"blocks.{index}.{role}", width, width) for role in "qkvo")
+        opening = (matrix(f"blocks.{index}.{role}", mlp, width) for role in ("gate", "up"))
+        down, ones = matrix(f"blocks.{index}.down", width, mlp), Norm(torch.ones(width))
+        return Block(
+            tuple(asking), o, tuple(opening), down,
+            before_attention=ones, before_mlp=ones, rotation=rotation,
+        )  # fmt: skip
 
     turns = torch.outer(torch.arange(2048.0), 1e4 ** -(torch.arange(0, HEAD_WIDTH, 2) / HEAD_WIDTH))
+    rotation = Rotation(turns.cos().repeat(1, 2), turns.sin().repeat(1, 2))
     return Decoder(
         blocks=tuple(block(index) for index in range(blocks)),
-        embedding=torch.randn(VOCABULARY, width), norm=torch.ones(width),
+        embedding=torch.randn(VOCABULARY, width), norm=Norm(torch.ones(width)),
         head=matrix("head", VOCABULARY, width), heads=heads, key_heads=heads,
-        head_width=HEAD_WIDTH, epsilon=1e-5, activation="silu",
-        cos=turns.cos().repeat(1, 2), sin=turns.sin().repeat(1, 2),
+        head_width=HEAD_WIDTH, epsilon=1e-5, activation="silu", gated=True,
+        scale=HEAD_WIDTH**-0.5, positions=len(turns),
     )  # fmt: skip
 
 

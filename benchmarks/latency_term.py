@@ -19,7 +19,7 @@ from slimsearch.graphs import anatomy
 from slimsearch.graphs.anatomy import Decoder
 from slimsearch.latency import stopwatch
 from slimsearch.latency.table import Part, Table
-from slimsearch.latency.work import ROLES, Work, matrices_in, shape_of
+from slimsearch.latency.work import Work, matrices_in, shape_of
 
 LEVELS = (0.3, 0.8)
 
@@ -72,11 +72,7 @@ def drawn(dense: Decoder, count: int) -> list[Decoder]:
         return replace(matrix, weight=weight)
 
     def once() -> Decoder:
-        blocks = (
-            replace(block, **{role: thin(getattr(block, role)) for role in ROLES})
-            for block in dense.blocks
-        )
-        return replace(dense, blocks=tuple(blocks))
+        return replace(dense, blocks=tuple(block.changed(thin) for block in dense.blocks))
 
     return [once() for _ in range(count)]
 

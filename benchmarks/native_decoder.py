@@ -35,7 +35,7 @@ from slimsearch.graphs.int8 import Int8, stored  # noqa: E402
 from slimsearch.graphs.linear import dense  # noqa: E402
 from slimsearch.latency import stopwatch  # noqa: E402
 from slimsearch.latency.deepsparse import random_inputs  # noqa: E402
-from slimsearch.latency.work import ROLES, quick  # noqa: E402
+from slimsearch.latency.work import matrices_in, quick  # noqa: E402
 from slimsearch.native import bare  # noqa: E402
 from slimsearch.native.bare import Bare, Passes  # noqa: E402
 
@@ -118,7 +118,7 @@ def opened(whole: Decoder, phase: tuple[int, int], options, place: Path, stack: 
     precision, cores = options.precision, options.cores
     width = WIDTHS[precision]
     weights = whole.head.weight.numel() + sum(
-        getattr(block, role).weight.numel() for block in whole.blocks for role in ROLES
+        matrix.weight.numel() for matrix in matrices_in(whole)
     )
     cache = 2 * phase[1] * whole.key_heads * whole.head_width * len(whole.blocks)
     for sparsity in (0.0, *SPARSITIES):

@@ -25,7 +25,6 @@ from slimsearch import display  # noqa: E402
 from slimsearch.checkpoint import Checkpoint  # noqa: E402
 from slimsearch.graphs.anatomy import Block, Decoder  # noqa: E402
 from slimsearch.latency import stopwatch  # noqa: E402
-from slimsearch.latency.work import ROLES  # noqa: E402
 from slimsearch.native import bare, form  # noqa: E402
 from slimsearch.native.form import Held  # noqa: E402
 from slimsearch.native.session import NativeSession  # noqa: E402
@@ -43,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     one = stopwatch.thinned(random_decoder(WIDTH, 1), SPARSITY)
-    weights = sum(getattr(one.blocks[0], role).weight.numel() for role in ROLES)
+    weights = sum(matrix.weight.numel() for matrix in one.blocks[0].matrices.values())
     each = weights * (SPARSITY * WIDTHS[options.dtype] + 1 / 8)
     decoder = repeated(one, -int(-options.gigabytes * 1e9 // each))
     with TemporaryDirectory() as place:
@@ -66,14 +65,7 @@ def repeated(decoder: Decoder, count: int) -> Decoder:
     """Its block so many times, under names of their own."""
 
     def named(block: Block, index: int) -> Block:
-        matrices = {role: getattr(block, role) for role in ROLES}
-        return replace(
-            block,
-            **{
-                role: replace(matrix, name=f"blocks.{index}.{role}")
-                for role, matrix in matrices.items()
-            },
-        )
+        return block.changed(lambda one: replace(one, name=f"blocks.{index}.{one.role}"))
 
     (block,) = decoder.blocks
     return replace(decoder, blocks=tuple(named(block, index) for index in range(count)))

@@ -274,8 +274,13 @@ class VLM:
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token for each hidden state, [rows, vocabulary], in fp32."""
         found = self.model.get_output_embeddings()(hidden).float()
-        cap = None if self.sees else getattr(self.model.config, "final_logit_softcapping", None)
+        cap = self.logit_cap
         return found if cap is None else (found / cap).tanh() * cap
+
+    @property
+    def logit_cap(self) -> float | None:
+        """What a tanh keeps logits within."""
+        return None if self.sees else getattr(self.model.config, "final_logit_softcapping", None)
 
     @cached_property
     def projector_parameters(self) -> dict[str, str]:

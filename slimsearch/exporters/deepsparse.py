@@ -50,5 +50,6 @@ class DeepSparse(Exporter):
             "room": room,
             "prompts": prompts,
             "blocks": len(parts.blocks),
+            "windows": parts.windows,
             "cache": [1, parts.key_heads, room, parts.head_width],
         }

@@ -17,7 +17,7 @@ from slimsearch.contracts import Exporter
 from slimsearch.errors import SettingsError, did_you_mean
 from slimsearch.files import to_json
 from slimsearch.graphs import anatomy
-from slimsearch.graphs.anatomy import Decoder
+from slimsearch.graphs.anatomy import Decoder, Norm
 from slimsearch.native import form
 from slimsearch.native.parts import NORMS, ROLES, Part, Steps, parts_of, plain, tied
 from slimsearch.vlm import VLM
@@ -34,6 +34,7 @@ class Native(Exporter):
     def fill(self, vlm: VLM, folder: Path) -> dict[str, Any]:
         dtype = self._dtype(vlm)
         parts = anatomy.taken_apart(vlm)
+        form.check(parts)
         names = _names(vlm, parts)
         route = vlm.route.as_json() if vlm.route else {}
         shape = form.described(parts, dtype, names, route)
@@ -69,9 +70,7 @@ class Native(Exporter):
 
 def _report(parts: Decoder, decoder: list[Part], dtype: str) -> dict[str, Any]:
     """How large the matrices are, and how large they should be."""
-    matrices = {
-        getattr(b, role).name: getattr(b, role).weight for b in parts.blocks for role in ROLES
-    }
+    matrices = {matrix.name: matrix.weight for b in parts.blocks for matrix in b.matrices.values()}
     taken = sum(part.size for part in decoder if part.name.rpartition(".")[0] in matrices)
     weights = sum(weight.numel() for weight in matrices.values())
     kept = sum(int(weight.count_nonzero()) for weight in matrices.values())
@@ -89,12 +88,12 @@ def _report(parts: Decoder, decoder: list[Part], dtype: str) -> dict[str, Any]:
 def _names(vlm: VLM, parts: Decoder) -> dict[str, tuple[str, str]]:
     """What the checkpoint calls the decoder's parts, and the dtype that each has there."""
     keys = {id(tensor): name for name, tensor in vlm.model.named_parameters()}
-    found: dict[str, Tensor | None] = {"norm": parts.norm, "embedding": parts.embedding}
+    found: dict[str, Tensor | None] = {"norm": _scale(parts.norm), "embedding": parts.embedding}
     for index, block in enumerate(parts.blocks):
         for norm in NORMS:
-            found[f"blocks.{index}.{norm}"] = getattr(block, norm)
+            found[f"blocks.{index}.{norm}"] = _scale(getattr(block, norm))
         for role in ROLES:
-            matrix = getattr(block, role)
+            matrix = block.matrices[role]
             found |= {matrix.name: matrix.weight, f"{matrix.name}.bias": matrix.bias}
     if not tied(parts):
         found |= {"head": parts.head.weight, "head.bias": parts.head.bias}
@@ -104,6 +103,10 @@ def _names(vlm: VLM, parts: Decoder) -> dict[str, tuple[str, str]]:
         if tensor is not None
     }
     return {name: (key, str(vlm.checkpoint.dtype(key))[6:]) for name, key in on_disk.items()}
+
+
+def _scale(norm: Norm | None) -> Tensor | None:
+    return None if norm is None else norm.scale
 
 
 def _others(vlm: VLM, claimed: set[str]) -> Iterator[Part]:

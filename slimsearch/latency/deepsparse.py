@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from slimsearch.graphs import decoder
+from slimsearch.graphs import decoder, masks
 from slimsearch.graphs.anatomy import Decoder
 from slimsearch.graphs.int8 import Int8
 from slimsearch.graphs.linear import dense
@@ -52,7 +52,6 @@ def random_inputs(parts: Decoder, fixed: decoder.Fixed, blocks: int) -> dict[str
     """Something to read for a fixed graph, by the names of its inputs."""
     draw = np.random.default_rng(0)
     whole = fixed.past + fixed.tokens
-    mask = np.triu(np.full((fixed.tokens, whole), decoder.HIDDEN, np.float32), 1 + fixed.past)
     shape = (1, parts.key_heads, fixed.past, parts.head_width)
     caches = {
         f"past_key_values.{index}.{kind}": draw.standard_normal(shape, dtype=np.float32)
@@ -62,7 +61,7 @@ def random_inputs(parts: Decoder, fixed: decoder.Fixed, blocks: int) -> dict[str
     return {
         "inputs_embeds": draw.standard_normal((1, fixed.tokens, parts.width), dtype=np.float32),
         "position_ids": np.arange(fixed.past, whole)[None],
-        "mask": mask[None, None],
+        **masks.arrays(fixed, parts.windows),
         **caches,
     }
 

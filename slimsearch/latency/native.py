@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from slimsearch.graphs.anatomy import Decoder
-from slimsearch.latency.work import HEAD, PREFILL, ROLES, Work, matrices_in, quick, shape_of
+from slimsearch.latency.work import HEAD, PREFILL, Work, matrices_in, quick, shape_of
 from slimsearch.native import bare
 from slimsearch.native.bare import Bare, Passes
 from slimsearch.version import __version__
@@ -49,11 +49,11 @@ class NativeClock:
 
 def _alone(opened: Bare, parts: Decoder, tokens: int) -> dict[str, float]:
     """Seconds of one matrix of each shape, and of the head, which reads one token."""
-    places = [(index, role) for index in range(len(parts.blocks)) for role in ROLES]
+    places = [(index, role) for index, b in enumerate(parts.blocks) for role in b.matrices]
     found: dict[str, list[float]] = {}
     for _ in range(REPEATS):
         for index, role in places:
-            weight = getattr(parts.blocks[index], role).weight
+            weight = parts.blocks[index].matrices[role].weight
             taken = _once(opened, weight.shape[1], tokens, role, index)
             found.setdefault(shape_of(weight), []).append(taken)
         found.setdefault(HEAD, []).append(_once(opened, parts.width, 1, HEAD, None))

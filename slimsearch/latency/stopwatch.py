@@ -20,7 +20,7 @@ from slimsearch.graphs import anatomy
 from slimsearch.graphs.anatomy import Decoder, Matrix
 from slimsearch.latency import deepsparse, native, table
 from slimsearch.latency.table import Part, Point, Table
-from slimsearch.latency.work import HEAD, ROLES, Work, matrices_in, matrices_of, quick, shape_of
+from slimsearch.latency.work import HEAD, Work, matrices_in, matrices_of, quick, shape_of
 from slimsearch.native import form
 from slimsearch.vlm import VLM
 
@@ -121,11 +121,7 @@ def thinned(parts: Decoder, sparsity: float) -> Decoder:
         weight[torch.rand(weight.shape, generator=draw) < sparsity] = 0
         return replace(matrix, weight=weight)
 
-    blocks = tuple(
-        replace(block, **{role: thin(getattr(block, role)) for role in ROLES})
-        for block in parts.blocks
-    )
-    return replace(parts, blocks=blocks)
+    return replace(parts, blocks=tuple(block.changed(thin) for block in parts.blocks))
 
 
 def _point(sparsity: float, timing: Timing, parts: Decoder) -> Point:

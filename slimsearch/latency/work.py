@@ -12,7 +12,6 @@ from slimsearch.graphs.anatomy import Block, Decoder, Matrix
 
 PREFILL, DECODE = "prefill", "decode"
 HEAD = "head"
-ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Work:
 
 
 def matrices_of(block: Block) -> list[Matrix]:
-    return [getattr(block, role) for role in ROLES]
+    return list(block.matrices.values())
 
 
 def matrices_in(parts: Decoder) -> Iterator[Matrix]:

@@ -84,16 +84,26 @@ def described(
     parts: Decoder, dtype: str, names: Mapping[str, tuple[str, str]], route: Mapping[str, Any]
 ) -> Shape:
     """How a decoder is built; `names` and `route` as in Shape."""
+    check(parts)
     activation = SAME.get(parts.activation, parts.activation)
     if activation not in ACTIVATIONS:
         raise ModelError(f"The native engine knows no '{parts.activation}'; --to hf works.")
     return Shape(
         dtype=dtype, blocks=len(parts.blocks), width=parts.width, heads=parts.heads,
         key_heads=parts.key_heads, head_width=parts.head_width,
-        inner=len(parts.blocks[0].gate.weight), vocabulary=len(parts.embedding),
+        inner=parts.blocks[0].down.weight.shape[1], vocabulary=len(parts.embedding),
         positions=parts.positions, epsilon=parts.epsilon, activation=activation, names=names,
         route=route,
     )  # fmt: skip
+
+
+def check(parts: Decoder) -> None:
+    """Refuses a decoder that is more than a LLaMA's, which is what the engine runs."""
+    if parts.beyond:
+        raise ModelError(
+            f"The native engine runs decoders like LLaMA's; this one has {', '.join(parts.beyond)}"
+            f". --to onnx and --to hf write it."
+        )
 
 
 def write(file: Path, parts: Iterable[Part], meta: str = "") -> dict[str, Any]:

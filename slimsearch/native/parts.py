@@ -65,13 +65,16 @@ def parts_of(
     """Everything of a decoder; `steps` are those of an int8 matrix that are known already."""
     for index, block in enumerate(decoder.blocks):
         for norm in NORMS:
-            yield plain(f"blocks.{index}.{norm}", getattr(block, norm), "float32")
+            yield plain(f"blocks.{index}.{norm}", getattr(block, norm).scale, "float32")
         for role in ROLES:
-            matrix: Matrix = getattr(block, role)
+            matrix = block.matrices[role]
             yield from packed(matrix, dtype, steps(matrix))
-    yield plain("norm", decoder.norm, "float32")
-    yield plain("cos", decoder.cos, "float32")
-    yield plain("sin", decoder.sin, "float32")
+    assert decoder.norm is not None
+    assert decoder.norm.scale is not None
+    yield plain("norm", decoder.norm.scale, "float32")
+    (rotation,) = decoder.rotations
+    yield plain("cos", rotation.cos, "float32")
+    yield plain("sin", rotation.sin, "float32")
     wide = "bfloat16" if dtype == "int8" else dtype
     yield from dense(Matrix("embedding", decoder.embedding, None), wide)
     if dtype == "int8" or not tied(decoder):

@@ -18,8 +18,8 @@ from numpy import ndarray
 from slimsearch import artefact
 from slimsearch.contracts import Runtime, Session
 from slimsearch.errors import InputError, ModelError
-from slimsearch.graphs import outside
-from slimsearch.graphs.decoder import HIDDEN
+from slimsearch.graphs import masks, outside
+from slimsearch.graphs.masks import Fixed
 from slimsearch.guest import host
 from slimsearch.guest.host import Compiled, Guest
 from slimsearch.runtimes.onnxruntime import graph_in_engine
@@ -60,6 +60,7 @@ class DeepSparseSession(Session):
         self._prompts: list[int] = sorted(record["prompts"])
         self._blocks: int = record["blocks"]
         self._cache: list[int] = record["cache"]
+        self._windows: list[int | None] = record.get("windows", [None])
         self.room: int = record["room"]
         self._prefill = 0  # the length of the one prompt graph that is in memory
         self._filled: list[int] = []  # places taken in the cache of each row
@@ -113,12 +114,10 @@ class DeepSparseSession(Session):
         length = self._ready_for(count)
         name = f"prefill_{length}"
         blank = length - count
-        hidden = np.triu(np.full((length, length), HIDDEN, np.float32), 1)
-        hidden[:, :blank] = HIDDEN
         inputs = {
             "inputs_embeds": np.pad(embeds, ((blank, 0), (0, 0)))[None],
             "position_ids": np.pad(places, (blank, 0))[None],
-            "mask": hidden[None, None],
+            **masks.arrays(Fixed(length, 0), self._windows, blank),
         }
         return self._run(name, row, inputs, count)
 
@@ -137,16 +136,23 @@ class DeepSparseSession(Session):
     def _read_token(self, row: int, embed: ndarray, place: int) -> ndarray:
         if DECODE not in self.compiled:
             self._compile(DECODE)
-        hidden = np.full(self.room + 1, HIDDEN, np.float32)
-        hidden[: self._filled[row]] = 0
-        hidden[-1] = 0
         inputs = {
             "inputs_embeds": embed[None, None],
             "position_ids": np.array([[place]]),
-            "mask": hidden[None, None, None],
+            **{
+                masks.name_of(window): self._seen(self._filled[row], window)
+                for window in self._windows
+            },
         }
         held = [f"past_key_values.{n}.{kind}" for n in range(self._blocks) for kind in _KINDS]
         return self._run(DECODE, row, inputs | dict(zip(held, self._names(row), strict=True)), 1)
+
+    def _seen(self, filled: int, window: int | None) -> ndarray:
+        """The mask of a token behind so many others: the first places of the cache, and itself."""
+        hidden = np.full(self.room + 1, masks.HIDDEN, np.float32)
+        hidden[max(0, filled + 1 - window) if window else 0 : filled] = 0
+        hidden[-1] = 0
+        return hidden[None, None, None]
 
     def _run(self, name: str, row: int, inputs: Mapping[str, ndarray | str], count: int) -> ndarray:
         """One pass of a row; what `count` new tokens left for the cache goes behind the rest."""

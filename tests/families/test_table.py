@@ -32,14 +32,14 @@ FAMILIES = [*tiny_families.VISION, *tiny_families.TEXT]
 COLUMNS = ("prune", "search", "projector step", "export HF", "export ONNX", "deepsparse")
 SIZES = ((16, 16), (40, 20), (20, 45), (33, 33))
 QUESTION, STEPS = "What colour is it?", 6
-# DeepSparse dies of odd numbers of heads, and no graph is written of windows: those that go into
-# graphs have neither here, other tests have both.
+# DeepSparse dies of odd numbers of heads: what goes into graphs has none here, other tests do.
 EVEN = {"heads": 4, "kv_heads": 2, "head_dim": 8}
 SHAPES = {
-    **dict.fromkeys(("llava", "vipllava", "internvl", "llama"), EVEN),
+    **dict.fromkeys(("llava", "vipllava", "internvl", *tiny_families.TEXT), EVEN),
     "mistral": {**EVEN, "sliding_window": None},
     "qwen2": {**EVEN, "use_sliding_window": False},
 }
+UNTRIED = ("gemma2", "gemma3_text", "ministral3")  # in DeepSparse
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -77,6 +77,8 @@ def earned(family: str, place: Path) -> list[str]:
         ("export ONNX", "onnx", "onnxruntime"), ("deepsparse", "deepsparse", "deepsparse"),
     ):  # fmt: skip
         folder = place / form
+        if form == "deepsparse" and family in UNTRIED:
+            continue
         try:
             exporting.export(str(place / "hf"), [form], folder, exporting.Choices(room=96))
         except ModelError:

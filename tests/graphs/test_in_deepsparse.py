@@ -6,7 +6,7 @@ import pytest
 import tiny_families
 import torch
 
-from slimsearch.graphs import anatomy, decoder
+from slimsearch.graphs import anatomy, decoder, masks
 from slimsearch.graphs.int8 import Int8
 from slimsearch.graphs.linear import dense
 from slimsearch.guest import host
@@ -37,13 +37,11 @@ def feeds(parts: anatomy.Decoder, fixed: decoder.Fixed) -> dict[str, np.ndarray]
     """Two places are hidden: padding, or room in the cache that is not taken yet."""
     draw = np.random.default_rng(0)
     whole = fixed.past + fixed.tokens
-    mask = np.triu(np.full((fixed.tokens, whole), decoder.HIDDEN, np.float32), 1 + fixed.past)
-    mask[:, :2] = decoder.HIDDEN
     cache = (1, parts.key_heads, fixed.past, parts.head_width)
     found = {
         "inputs_embeds": draw.standard_normal((1, fixed.tokens, parts.width), dtype=np.float32),
         "position_ids": np.arange(fixed.past, whole)[None],
-        "mask": mask[None, None],
+        **masks.arrays(fixed, parts.windows, blank=2),
     }
     for index in range(len(parts.blocks) if fixed.past else 0):
         for kind in ("key", "value"):
