@@ -39,7 +39,7 @@ SHAPES = {
     "mistral": {**EVEN, "sliding_window": None},
     "qwen2": {**EVEN, "use_sliding_window": False},
 }
-UNTRIED = ("gemma2", "gemma3_text", "ministral3")  # in DeepSparse
+DIES = ("gemma2",)  # DeepSparse, of capped scores: of its graph it compiles none
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -77,7 +77,7 @@ def earned(family: str, place: Path) -> list[str]:
         ("export ONNX", "onnx", "onnxruntime"), ("deepsparse", "deepsparse", "deepsparse"),
     ):  # fmt: skip
         folder = place / form
-        if form == "deepsparse" and family in UNTRIED:
+        if form == "deepsparse" and family in DIES:
             continue
         try:
             exporting.export(str(place / "hf"), [form], folder, exporting.Choices(room=96))
