@@ -178,7 +178,7 @@ def in_torch(whole: Decoder, phase: tuple[int, int]) -> Callable[[], float]:
 
     tokens, before = phase
     config = LlamaConfig(
-        hidden_size=whole.width, intermediate_size=len(whole.blocks[0].gate.weight),
+        hidden_size=whole.width, intermediate_size=whole.blocks[0].down.weight.shape[1],
         num_hidden_layers=len(whole.blocks), num_attention_heads=whole.heads,
         num_key_value_heads=whole.key_heads, vocab_size=VOCABULARY, dtype=torch.bfloat16,
     )  # fmt: skip
