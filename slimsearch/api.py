@@ -56,6 +56,7 @@ class Result:
     terms: dict[str, float]
     sparsity: float
     correlation: float | None  # rank correlation of stitched and exact totals of the finalists
+    finalists: int  # that were pruned exactly
     table: tuple[Row, ...]
     rounds: tuple[Round, ...]
     seconds: dict[str, float]  # by stage
@@ -192,7 +193,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
             _compare(bench, champion, examiner, watch)
     vlm.set_weights(moved)
     champion.put_on(loop)
-    finish.polish(loop, opened, watch)
+    polished = finish.polish(loop, opened, watch)
     examiner.examine(" + ".join(["searched", *finish.tuned(loop)]))
     facts = _facts(bench, champion, examiner)
     if opened.history.drift:
@@ -206,7 +207,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
             fronts.write(opened.folder / "front", champion.front, policies, champion.score)
     if bench.held_out.pairs and not loop.settings.skip_baselines:
         with watch.stage("samples"):
-            _take_samples(bench, champion, original, opened)
+            _take_samples(bench, champion, original, polished, opened)
     opened.add_end(facts)
     for name, spent in watch.seconds.items():
         opened.add_time("stage", name, spent)
@@ -218,6 +219,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
         terms=champion.score.terms,
         sparsity=facts["sparsity"],
         correlation=champion.correlation,
+        finalists=len(champion.finalists),
         table=tuple(examiner.rows),
         rounds=tuple(history.read(opened.folder).rounds.values()),
         seconds=dict(watch.seconds),
@@ -226,13 +228,17 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
 
 
 def _take_samples(
-    bench: Bench, champion: Champion, original: Mapping[str, Tensor], opened: Run
+    bench: Bench,
+    champion: Champion,
+    original: Mapping[str, Tensor],
+    polished: Mapping[str, Tensor],
+    opened: Run,
 ) -> None:
     """Keeps some answers of the dense model beside the champion's."""
     if opened.history.samples is not None:
         return
     evaluator = bench.loop.evaluator
-    vlm, moved = evaluator.vlm, evaluator.vlm.weights()
+    vlm = evaluator.vlm
 
     def put_on_dense() -> None:
         evaluator.restore()
@@ -240,7 +246,7 @@ def _take_samples(
 
     def put_on_champion() -> None:
         champion.put_on(bench.loop)
-        vlm.set_weights(moved)
+        vlm.set_weights(polished)
 
     put_on = {"dense": put_on_dense, "pruned": put_on_champion}
     pairs, batches = bench.given.material.held_pairs, bench.held_out.pairs

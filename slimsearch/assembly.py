@@ -196,10 +196,11 @@ def _subjects(
 ) -> tuple[lessons.Subject, lessons.Subject]:
     """What is learnt from pairs and from texts, each empty where nothing asks for it."""
     dense = model if settings.projector_lessons == "dense" else None  # not pruned yet
-    gains = settings.final_steps and polish_of(settings) == "all"
+    wanted = polish_of(settings, sum(matrix.size for matrix in model.matrices))
+    more = settings.final_steps and wanted in ("gains", "all")  # than the projector
     return (
-        lessons.subject(calibrated.pairs if gains or settings.projector_steps else (), dense),
-        lessons.subject(calibrated.texts if gains else (), dense),
+        lessons.subject(calibrated.pairs if more or settings.projector_steps else (), dense),
+        lessons.subject(calibrated.texts if more else (), dense),
     )
 
 

@@ -6,7 +6,7 @@ sequentially and exactly, under the projector that the search ended with; the be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import nan
 
@@ -139,31 +139,40 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
 
 def tuned(loop: Loop) -> list[str]:
     """What of the champion is trained, besides what its pruning mends."""
-    gains = loop.settings.final_steps and polish_of(loop.settings) == "all"
+    wanted = _polish(loop) if loop.settings.final_steps and loop.texts.possible else "none"
     return [
         *(["projector"] if loop.trainer is not None else []),
-        *(["gains"] if gains and loop.texts.possible else []),
+        *(["gains"] if wanted in ("gains", "all") else []),
+        *(["weights"] if wanted == "all" else []),
     ]
 
 
 def polisher(loop: Loop) -> Trainer | None:
     """What trains the champion alone, or None where nothing is to be trained."""
     wanted, vlm = tuned(loop), loop.evaluator.vlm
-    if not wanted or not loop.settings.final_steps or polish_of(loop.settings) == "none":
+    if not wanted or not loop.settings.final_steps or _polish(loop) == "none":
         return None
     rates: dict[str, float] = {}
     if "projector" in wanted:
         rates |= dict.fromkeys(vlm.projector_parameters, loop.settings.projector_rate)
     if "gains" in wanted:
         rates |= dict.fromkeys(vlm.gain_parameters, loop.settings.gain_rate)
+    if "weights" in wanted:
+        rates |= dict.fromkeys(vlm.matrix_parameters, loop.settings.weight_rate)
     subjects = [loop.pairs, loop.texts] if "gains" in wanted else [loop.pairs]
     return Trainer(vlm, rates, subjects)
 
 
-def polish(loop: Loop, run: Run, watch: Watch) -> None:
-    """Trains the champion as it stands, then rounds what was trained as it will be saved."""
+def polish(loop: Loop, run: Run, watch: Watch) -> dict[str, Tensor]:
+    """Trains the champion as it stands, then rounds what was trained as it will be saved.
+
+    What comes back are those weights, and all the others that may have been trained before.
+    """
     version, step = loop.settings.rounds + 1, run.history.polished
+    vlm = loop.evaluator.vlm
+    names = set(vlm.tunable)
     if (trainer := polisher(loop)) is not None:
+        names |= set(trainer.names)
         if step is None:
             with watch.stage("polish"):
                 seed = [loop.settings.seed, 0]
@@ -171,11 +180,11 @@ def polish(loop: Loop, run: Run, watch: Watch) -> None:
                     Course.as_it_stands(loop.settings.final_steps, seed), _anew(loop)
                 )
             if step.kept:
-                run.save_projector(version, trainer.state())
+                run.save_projector(version, trainer.state(moments=False))
             run.add_polish(step)
         elif step.kept:
             trainer.load(run.load_projector(version))
-    round_weights(loop.evaluator.vlm)
+    return round_weights(vlm, sorted(names))
 
 
 def _anew(loop: Loop) -> dict[str, Tensor] | None:
@@ -184,9 +193,11 @@ def _anew(loop: Loop) -> dict[str, Tensor] | None:
     return loop.evaluator.vlm.fresh_projector(loop.settings.seed) if fresh else None
 
 
-def round_weights(vlm: VLM) -> None:
+def round_weights(vlm: VLM, names: Sequence[str] | None = None) -> dict[str, Tensor]:
     """Rounds what may have been trained to what the disk holds."""
-    vlm.set_weights({name: w.to(vlm.disk_dtype) for name, w in vlm.weights().items()})
+    rounded = {name: w.to(vlm.disk_dtype) for name, w in vlm.weights(names).items()}
+    vlm.set_weights(rounded)
+    return rounded
 
 
 def uniform(loop: Loop) -> Policy:
@@ -241,6 +252,11 @@ def _ridge(settings: Settings, published: bool) -> float:
     """How far matrices are held back from following the drift of their inputs; 0: they do not."""
     chosen = settings.drift_ridge
     return chosen if chosen >= 0 else 0.0 if published or settings.exact else RIDGE
+
+
+def _polish(loop: Loop) -> str:
+    """What the settings have trained at the end."""
+    return polish_of(loop.settings, sum(m.size for m in loop.evaluator.vlm.matrices))
 
 
 def _without_sparsity(policy: Policy) -> Policy:

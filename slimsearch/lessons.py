@@ -1,13 +1,15 @@
 """What is to be learnt, from what, and how far a model still is from it.
 
 To answer pairs as they are answered is a little; the dense model knows more, and says it after
-every word of a question about a picture, or of a text.
+every word of a question about a picture, or of a text. It says it of any picture, so that questions
+are also asked about pictures that they were not written for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +19,12 @@ from slimsearch import said
 from slimsearch.batch import IGNORED, Batch
 from slimsearch.kinds import PADDING
 from slimsearch.said import Said
+from slimsearch.sight import Look
 from slimsearch.vlm import VLM
 
 HELD_SHARE = 0.2  # of the batches, never trained on
 STEP_TOKENS = 512  # that a lesson reads at most
+EXCHANGES = 2  # other pictures that each question is asked about
 PARTS = 10  # that batches are divided into at least, so that some can be held back
 
 
@@ -64,9 +68,15 @@ def subject(batches: Sequence[Batch], dense: VLM | None = None) -> Subject:
     """
     parts = _parts(batches)
     held = max(1, round(len(parts) * HELD_SHARE)) if len(parts) > 1 else 0
-    lessons = [Lesson(part, _heard(dense, part) if dense is not None else None) for part in parts]
-    order = np.random.default_rng(0).permutation(len(parts))
-    return Subject([lessons[i] for i in order[held:]], [lessons[i] for i in order[:held]])
+    shuffled = [parts[i] for i in np.random.default_rng(0).permutation(len(parts))]
+    training = shuffled[held:]
+    if dense is not None:
+        training = [*training, *_exchanged(training, dense)]
+    judging, learning = (
+        [Lesson(part, _heard(dense, part) if dense is not None else None) for part in some]
+        for some in (shuffled[:held], training)
+    )
+    return Subject(learning, judging)
 
 
 def distance(vlm: VLM, lesson: Lesson, weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -93,6 +103,35 @@ def _parts(batches: Sequence[Batch]) -> list[Batch]:
         part
         for batch in batches
         for part in batch.split(max(1, min(STEP_TOKENS // batch.ids.shape[1], share)))
+    ]
+
+
+def _exchanged(parts: Sequence[Batch], dense: VLM) -> list[Batch]:
+    """The same conversations about other pictures among them, where those are alike in shape."""
+    found: list[Batch] = []
+    shown = [row for part in parts for row in _shown(part, dense)]
+    widest = max((len(part.ids) for part in parts), default=0)
+    for away in range(widest, widest * EXCHANGES + 1, max(widest, 1)):
+        start = 0
+        for part in parts if away < len(shown) else ():
+            rows = range(start, start + len(part.ids))
+            others = [shown[(row + away) % len(shown)] for row in rows]
+            if all(shown[row][1:] == other[1:] for row, other in zip(rows, others, strict=True)):
+                found.append(replace(part, looks=tuple(look for look, *_ in others)))
+            start += len(part.ids)
+    return found
+
+
+def _shown(batch: Batch, dense: VLM) -> list[tuple[Look, int, Any]]:
+    """By row its picture, how many tokens that takes, and the shapes that it comes in."""
+    taken = (batch.ids == dense.picture_token).sum(1).tolist() if batch.looks else []
+    return [
+        (
+            look,
+            count,
+            ([x.shape for x in look.given], {k: x.shape for k, x in look.inputs.items()}),
+        )
+        for look, count in zip(batch.looks or (), taken, strict=True)
     ]
 
 

@@ -19,6 +19,7 @@ ENGINES = ("deepsparse", "deepsparse-int8", "native", "native-int8")  # that lat
 WHERE = (
     "executor", "ray_address", "ray_workers", "ray_cpus", "ray_gpus", "ray_retries", "ray_patience",
 )  # fmt: skip
+LARGE = 100_000_000  # prunable weights: training takes some 36 bytes for each
 MOST = 1 << 30  # no setting means anything beyond
 
 
@@ -187,8 +188,9 @@ class Settings:
     )
     polish: str = _setting(
         "auto",
-        "What is trained once the champion is crowned: projector; all, which adds the gains of "
-        "the decoder's norms; or none. auto: all; projector with --exact.",
+        "What is trained once the champion is crowned: projector; gains, which adds those of the "
+        "decoder's norms; all, which adds the weights that were kept; or none. auto: all, or gains "
+        "where a hundred million weights or more may be pruned; projector with --exact.",
     )
     final_steps: int = _setting(200, "Gradient steps of that polish, and of a tune.", 0)
     projector_lessons: str = _setting(
@@ -213,6 +215,9 @@ class Settings:
     lora_rate: float = _setting(2e-4, "Learning rate of LoRA at its highest.", 0, 1)
     gain_rate: float = _setting(
         5e-3, "Learning rate of the norms' gains in the polish at its highest.", 0, 1
+    )
+    weight_rate: float = _setting(
+        1e-4, "Learning rate of the kept weights in the polish at its highest.", 0, 1
     )
     seed: int = _setting(0, "Seed of everything drawn.", 0, (1 << 63) - 1)
     device: str = _setting("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one.")
@@ -258,11 +263,13 @@ def policy_of(settings: Settings) -> str:
     return "per_layer" if settings.exact else "per_matrix_wide"
 
 
-def polish_of(settings: Settings) -> str:
-    """What the last step trains: none, projector or all."""
+def polish_of(settings: Settings, prunable: int) -> str:
+    """What the last step trains of a model with so many weights that may be pruned."""
     if settings.polish != "auto":
         return settings.polish
-    return "projector" if settings.exact else "all"
+    if settings.exact:
+        return "projector"
+    return "all" if prunable < LARGE and not settings.device_map else "gains"
 
 
 def read(file: Path, needed: Iterable[str] = ()) -> Settings:
@@ -312,7 +319,7 @@ def checked(settings: Settings) -> Settings:
     _one_of(settings.projector_start, "projector_start", ("old", "fresh"))
     _one_of(settings.tokens, "tokens", ("text", "prompt", "both"))
     _one_of(settings.projector_lessons, "projector_lessons", ("dense", "answers"))
-    _one_of(settings.polish, "polish", ("auto", "none", "projector", "all"))
+    _one_of(settings.polish, "polish", ("auto", "none", "projector", "gains", "all"))
     _one_of(settings.attention, "attention", ("auto", "eager", "sdpa"))
     _one_of(settings.dtype, "dtype", ("auto", "float32", "bfloat16", "float16"))
     return settings

@@ -54,6 +54,8 @@ class Trainer:
         self._subjects = [subject for subject in subjects if subject.possible]
         self.version = 0  # of the weights that are on the model; 0 is the original
         self._weights = vlm.weights(rates)
+        kept = self._weights.keys() & vlm.matrix_parameters.keys()
+        self._kept = {name: self._weights[name].detach() != 0 for name in kept}
         self._optimiser = torch.optim.AdamW(
             [{"params": [weight.requires_grad_()]} for weight in self._weights.values()],
             betas=(0.9, 0.95),
@@ -107,12 +109,19 @@ class Trainer:
             return ProjectorStep(before, least, kept=True, note=note)
         return ProjectorStep(before, after, kept=False, note="did not help on held-out data")
 
-    def state(self) -> dict[str, Tensor]:
+    @property
+    def names(self) -> list[str]:
+        """Of the weights that are trained."""
+        return list(self._weights)
+
+    def state(self, moments: bool = True) -> dict[str, Tensor]:
         """Weights and optimiser moments as flat tensors, fit for a safetensors file."""
         found = {f"weight.{name}": weight.clone() for name, weight in self._detached().items()}
-        moments = self._optimiser.state_dict()["state"]
+        if not moments:
+            return found
+        learnt = self._optimiser.state_dict()["state"]
         for index, name in enumerate(self._weights):
-            for key, value in moments.get(index, {}).items():
+            for key, value in learnt.get(index, {}).items():
                 found[f"{key}.{name}"] = value.clone()
         return found
 
@@ -146,6 +155,9 @@ class Trainer:
             with torch.enable_grad():
                 rounded = {name: w.to(self._vlm.dtype) for name, w in self._weights.items()}
                 lessons.distance(self._vlm, lesson, rounded).backward()
+        for name, kept in self._kept.items():  # what was pruned stays pruned
+            if (slope := self._weights[name].grad) is not None:
+                slope.mul_(kept)
         norm = torch.nn.utils.clip_grad_norm_(list(self._weights.values()), 1.0)
         if not bool(torch.isfinite(norm)):
             return False

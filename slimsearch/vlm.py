@@ -172,7 +172,7 @@ class VLM:
             embeds = self.model.get_input_embeddings()(batch.ids)
             called = {"inputs_embeds": embeds, "use_cache": False}
             return called | self._one_way(embeds) | passage
-        changed = {self.tunable[name]: weight for name, weight in (weights or {}).items()}
+        changed, _ = self._places(weights)
         caught: dict[str, Any] = {}
 
         def catch(_: nn.Module, __: tuple[()], called: dict[str, Any]) -> None:
@@ -206,9 +206,7 @@ class VLM:
         self, given: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """The last hidden states, [rows, length, width]; `weights` as in `given`."""
-        own = f"{self._decoder_path}."
-        places = ((self.tunable[name], weight) for name, weight in (weights or {}).items())
-        changed = {at.removeprefix(own): weight for at, weight in places if at.startswith(own)}
+        _, changed = self._places(weights)
         return functional_call(self.decoder, changed, (), dict(given)).last_hidden_state
 
     def loss(
@@ -302,17 +300,27 @@ class VLM:
             for name, _ in module.named_parameters(recurse=False)
         }
 
+    @cached_property
+    def matrix_parameters(self) -> dict[str, str]:
+        """The prunable matrices by name, and each one's place in the model."""
+        return {f"kept.{m.name}": self.matrix_parameter(m.name) for m in self.matrices}
+
     @property
     def tunable(self) -> dict[str, str]:
-        """Every weight that may be trained, by name, and its place in the model."""
+        """The few weights that may be trained in any model, by name, and their places in it."""
         return self._own_tunable | self.adapters if self.adapters else self._own_tunable
 
+    @property
+    def trainable(self) -> dict[str, str]:
+        """Every weight that may be trained, by name, and its place in the model."""
+        return self.tunable | self.matrix_parameters
+
     def weights(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """A copy in fp32 of the tunable weights, or of some of them."""
-        places = self.tunable
+        """A copy in fp32 of the tunable weights, or of some that are trainable."""
+        places = self.trainable
         return {
             name: self.model.get_parameter(places[name]).detach().to(self.device).float().clone()
-            for name in (places if names is None else names)
+            for name in (self.tunable if names is None else names)
         }
 
     @torch.no_grad()
@@ -332,8 +340,8 @@ class VLM:
 
     @torch.no_grad()
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Replaces tunable weights, rounded to the model's dtype."""
-        places = self.tunable
+        """Replaces trainable weights, rounded to the model's dtype."""
+        places = self.trainable
         for name, weight in weights.items():
             self.model.get_parameter(places[name]).copy_(weight)
         self.changes += bool(weights)
@@ -350,6 +358,20 @@ class VLM:
         length, least = embeds.shape[1], torch.finfo(embeds.dtype).min
         ahead = torch.full((length, length), least, dtype=embeds.dtype, device=embeds.device)
         return {"attention_mask": ahead.triu(1)[None, None]}
+
+    def _places(
+        self, weights: Mapping[str, Tensor] | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weights in training by their place: outside the decoder, and within it."""
+        own, places = f"{self._decoder_path}.", self.trainable
+        outside, within = dict[str, Tensor](), dict[str, Tensor]()
+        for name, weight in (weights or {}).items():
+            place = places[name]
+            if place.startswith(own):
+                within[place.removeprefix(own)] = weight
+            else:
+                outside[place] = weight
+        return outside, within
 
     @cached_property
     def _paths(self) -> dict[str, str]:

@@ -85,7 +85,7 @@ def copy_of(run: Path, folder: Path, kept: int, *, torn: bool = False) -> Path:
 def test_a_search_ends_with_a_policy_a_model_and_a_table(result, chosen):
     assert [row.name for row in result.table] == [
         "dense", "uniform sparsegpt, text only", "uniform sparsegpt", "searched",
-        "searched + projector + gains"]  # fmt: skip
+        "searched + projector + gains + weights"]  # fmt: skip
     assert result.table[0].sparsity == 0
     assert len({tuple(row.figures.items()) for row in result.table}) == 5, "a row was not pruned"
     assert all({"perplexity", "accuracy", "answer_loss"} == set(r.figures) for r in result.table)
@@ -611,7 +611,7 @@ def test_a_matrix_that_cannot_be_solved_costs_only_those_who_prune_it(small, tmp
     assert [row.name for row in found.table] == [
         "dense",
         "searched",
-        "searched + projector + gains",
+        "searched + projector + gains + weights",
     ]
 
 
@@ -637,7 +637,7 @@ def test_a_text_only_model_skips_the_projector_and_says_so(llama, text_file, tmp
         "dense",
         "uniform sparsegpt",
         "searched",
-        "searched + gains",
+        "searched + gains + weights",
     ]
     assert set(found.table[0].figures) == {"perplexity"}
     assert set(found.terms) == {"text_loss", "weight_norm"}

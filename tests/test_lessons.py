@@ -1,5 +1,6 @@
 """What the dense model says, against probabilities worked out in full."""
 
+from dataclasses import replace
 from math import log
 
 import pytest
@@ -101,3 +102,34 @@ def test_every_word_of_a_text_is_learnt_from(seen):
         found = [divergence(*two) for two in zip(p, q.flatten(0, 1), strict=True)]
         apart.append(sum(found) / len(found))
     assert subject.judged(model) == pytest.approx(sum(apart) / len(apart), rel=1e-3)
+
+
+def test_questions_are_also_asked_about_pictures_that_they_were_not_written_for(seen):
+    model, speech = seen
+    asked = [Pair(str(n), tiny.picture(n), TURNS[: 1 + n % 2]) for n in range(20)]
+    rows = pair_batches(model, speech, asked, 300)
+    plain, more = lessons.subject(rows), lessons.subject(rows, model)
+    kept = [lesson.batch for lesson in plain.training]
+    assert all(torch.equal(more.training[k].batch.ids, own.ids) for k, own in enumerate(kept))
+    assert len(more.training) == 3 * len(kept)
+    held = {id(look) for lesson in more.held for look in lesson.batch.looks}
+    for place, lesson in enumerate(more.training[len(kept) :]):
+        batch, own = lesson.batch, kept[place % len(kept)]
+        assert torch.equal(batch.ids, own.ids)
+        assert not {id(look) for look in batch.looks} & ({id(look) for look in own.looks} | held)
+        assert lessons.distance(model, lesson).item() == pytest.approx(0, abs=1e-5)
+    damage(model)
+    first, again = more.training[0], more.training[len(kept)]  # the same words
+    assert lessons.distance(model, first) != lessons.distance(model, again)
+
+
+def test_pictures_of_other_shapes_are_not_exchanged(seen):
+    model, speech = seen
+    rows = [row for b in pair_batches(
+        model, speech, [Pair(str(n), tiny.picture(n), TURNS) for n in range(6)], 300
+    ) for row in b.split(1)]  # fmt: skip
+    assert len(lessons._exchanged(rows[:3], model)) == 6
+    (given,) = rows[0].looks[0].given
+    other = replace(rows[0].looks[0], given=(given[..., :-1, :],))
+    assert len(lessons._exchanged([replace(rows[0], looks=(other,)), *rows[1:3]], model)) == 2
+    assert lessons._exchanged(rows[:1], model) == []

@@ -23,7 +23,7 @@ CHOICES = {
     "latency_phase": st.sampled_from(["prefill", "decode"]),
     "projector_lessons": st.sampled_from(["dense", "answers"]),
     "attention": st.sampled_from(["auto", "eager", "sdpa"]),
-    "polish": st.sampled_from(["auto", "none", "projector", "all"]),
+    "polish": st.sampled_from(["auto", "none", "projector", "gains", "all"]),
     "store_in": st.sampled_from(["auto", "gpu", "memory", "disk"]),
     "tokens": st.sampled_from(["text", "prompt", "both"]),
     "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),

@@ -306,3 +306,35 @@ def test_gains_in_training_stand_in_for_the_models_own(seen, pairs):
     assert wanted != model.loss(pairs[0])
     model.set_weights(weights)
     assert torch.equal(wanted, model.loss(pairs[0]))
+
+
+def test_kept_weights_are_trained_and_pruned_ones_stay_pruned(seen, pairs):
+    model = seen[0]
+    torch.manual_seed(0)
+    for matrix in model.matrices:
+        weight = model.linear(matrix.name).weight.data
+        weight.mul_(torch.rand_like(weight) > 0.5)
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    subjects = [lessons.subject(pairs)]
+    trainer = Trainer(model, dict.fromkeys(model.matrix_parameters, 1e-3), subjects)
+    assert set(trainer.names) == set(model.matrix_parameters)
+    worse = subjects[0].judged(model)
+    assert step(trainer, 40).kept
+    assert subjects[0].judged(model) < worse
+    after = model.model.state_dict()
+    changed = {key for key, weight in after.items() if not torch.equal(weight, before[key])}
+    assert changed == set(model.matrix_parameters.values())
+    for key in changed:
+        zero = before[key] == 0
+        assert not after[key][zero].any()
+        assert (after[key] != before[key])[~zero].float().mean() > 0.5
+    assert not any(name.startswith("exp_avg") for name in trainer.state(moments=False))
+
+
+def test_kept_weights_in_training_stand_in_for_the_models_own(seen, pairs):
+    model = seen[0]
+    weights = {k: 1.1 * w for k, w in model.weights(model.trainable).items()}
+    wanted = model.loss(pairs[0], weights)
+    assert wanted != model.loss(pairs[0])
+    model.set_weights(weights)
+    assert torch.equal(wanted, model.loss(pairs[0]))

@@ -81,7 +81,7 @@ class Recipe:
     about: str = ""
     segments: int = 64
     segment_length: int = 256
-    pair_count: int = 64
+    pair_count: int = 128
     held_segments: int = 64
     held_pairs: int = 200
 

@@ -53,7 +53,7 @@ def _carry_out(folder: Path, work: Callable[[Display], Result], as_json: bool) -
     display.say(f"Seconds: {seconds}; {sum(result.seconds.values()):.1f} in all.")
     if result.correlation is not None:
         display.say(
-            f"Stitched and exact scores of the finalists: rank correlation "
+            f"Stitched and exact scores of the {result.finalists} finalists: rank correlation "
             f"{result.correlation:.2f}."
         )
     for line in result.drift:

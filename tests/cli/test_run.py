@@ -46,7 +46,7 @@ def test_run_prints_a_table_and_what_to_type_next(slimsearch, flags, small, tmp_
     for part in (
         "dense",
         "uniform sparsegpt",
-        "searched + projector + gains",
+        "searched + projector + gains + weights",
         "VQA accuracy",
         f"slimsearch show {out / 'best.toml'}",
         f"slimsearch export {out} --to hf",
@@ -129,7 +129,7 @@ def test_status_of_a_finished_and_an_interrupted_run(slimsearch, run, interrupte
         assert found["scored"] == 4
     else:
         assert "finished; 2 of 2 rounds closed" in done.out
-        assert "searched + projector + gains" in done.out
+        assert "searched + projector + gains + weights" in done.out
         assert f"slimsearch resume {interrupted}" in halfway.out
 
 
