@@ -159,8 +159,9 @@ def polisher(loop: Loop) -> Trainer | None:
         rates |= dict.fromkeys(vlm.gain_parameters, loop.settings.gain_rate)
     if "weights" in wanted:
         rates |= dict.fromkeys(vlm.matrix_parameters, loop.settings.weight_rate)
-    subjects = [loop.pairs, loop.texts] if "gains" in wanted else [loop.pairs]
-    return Trainer(vlm, rates, subjects)
+    if "gains" not in wanted:
+        return Trainer(vlm, rates, [loop.pairs])
+    return Trainer(vlm, rates, [loop.pairs, loop.texts], [loop.settings.pair_share, 1.0])
 
 
 def polish(loop: Loop, run: Run, watch: Watch) -> dict[str, Tensor]:

@@ -193,6 +193,9 @@ class Settings:
         "where a hundred million weights or more may be pruned; projector with --exact.",
     )
     final_steps: int = _setting(200, "Gradient steps of that polish, and of a tune.", 0)
+    pair_share: float = _setting(
+        5.0, "How much pairs count in that polish, where text counts 1.", 0, 1e6
+    )
     projector_lessons: str = _setting(
         "dense",
         "What the projector learns from pairs: dense, to say what the dense model says at every "

@@ -48,10 +48,19 @@ class Trainer:
     The model carries a rounded copy.
     """
 
-    def __init__(self, vlm: VLM, rates: Mapping[str, float], subjects: Sequence[Subject]):
-        """`rates` names the weights to train, each with its learning rate at its highest."""
+    def __init__(
+        self,
+        vlm: VLM,
+        rates: Mapping[str, float],
+        subjects: Sequence[Subject],
+        shares: Sequence[float] = (),
+    ):
+        """`rates` names the weights to train, each with its learning rate at its highest; `shares`
+        say how much each subject counts, else all count alike."""
         self._vlm, self._rates = vlm, list(rates.values())
-        self._subjects = [subject for subject in subjects if subject.possible]
+        both = zip(subjects, shares or [1.0] * len(subjects), strict=True)
+        taught = [(subject, share) for subject, share in both if subject.possible]
+        self._subjects, self._shares = [s for s, _ in taught], [share for _, share in taught]
         self.version = 0  # of the weights that are on the model; 0 is the original
         self._weights = vlm.weights(rates)
         kept = self._weights.keys() & vlm.matrix_parameters.keys()
@@ -60,6 +69,7 @@ class Trainer:
             [{"params": [weight.requires_grad_()]} for weight in self._weights.values()],
             betas=(0.9, 0.95),
             weight_decay=0.0,
+            fused=True,
         )
 
     def step(self, course: Course, anew: Mapping[str, Tensor] | None = None) -> ProjectorStep:
@@ -143,7 +153,8 @@ class Trainer:
 
     def _judged(self) -> float:
         """What is to be lowered, on the lessons held back."""
-        return sum(subject.judged(self._vlm) for subject in self._subjects)
+        both = zip(self._subjects, self._shares, strict=True)
+        return sum(share * subject.judged(self._vlm) for subject, share in both)
 
     def _descend(self, taken: Sequence[Lesson], share: float) -> bool:
         """One gradient step on some lessons, at a share of the rates.
@@ -151,10 +162,10 @@ class Trainer:
         False where the gradient is not finite.
         """
         self._optimiser.zero_grad(set_to_none=True)
-        for lesson in taken:
+        for lesson, counts in zip(taken, self._shares, strict=False):
             with torch.enable_grad():
                 rounded = {name: w.to(self._vlm.dtype) for name, w in self._weights.items()}
-                lessons.distance(self._vlm, lesson, rounded).backward()
+                (counts * lessons.distance(self._vlm, lesson, rounded)).backward()
         for name, kept in self._kept.items():  # what was pruned stays pruned
             if (slope := self._weights[name].grad) is not None:
                 slope.mul_(kept)

@@ -338,3 +338,18 @@ def test_kept_weights_in_training_stand_in_for_the_models_own(seen, pairs):
     assert wanted != model.loss(pairs[0])
     model.set_weights(weights)
     assert torch.equal(wanted, model.loss(pairs[0]))
+
+
+def test_subjects_count_as_much_as_they_are_told_to(seen, pairs):
+    model, speech = seen
+    rows = torch.tensor(speech.tokens(tiny.prose(400)))[:320].view(-1, 16)
+    seen_, read = lessons.subject(pairs), lessons.subject(text_batches(rows, model.device, 64))
+    rates = dict.fromkeys(model.gain_parameters, 1e-2)
+    judged = Trainer(model, rates, [seen_, read], [5.0, 1.0])._judged()
+    assert judged == pytest.approx(5 * seen_.judged(model) + read.judged(model))
+    alone, beside = Trainer(model, rates, [read]), Trainer(model, rates, [seen_, read], [0.0, 1.0])
+    first, second = seen_.training[0], read.training[0]
+    assert alone._descend([second], 1.0)
+    assert beside._descend([first, second], 1.0)
+    for key, weight in alone.state().items():
+        assert torch.allclose(weight, beside.state()[key])
