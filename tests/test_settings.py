@@ -24,6 +24,7 @@ CHOICES = {
     "projector_lessons": st.sampled_from(["dense", "answers"]),
     "attention": st.sampled_from(["auto", "eager", "sdpa"]),
     "polish": st.sampled_from(["auto", "none", "projector", "gains", "all"]),
+    "projector_start": st.sampled_from(["old", "fresh"]),
     "store_in": st.sampled_from(["auto", "gpu", "memory", "disk"]),
     "tokens": st.sampled_from(["text", "prompt", "both"]),
     "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
