@@ -21,6 +21,7 @@ ROUTED = {  # policies of the shelf that change how blocks run -> the row's name
     "parallel": "parallel-ffn-attention", "attention_cut": "attention-cut",
     "merge_tokens": "merge-tokens",
 }  # fmt: skip
+FRESH: dict[str, Any] = {"projector_start": "fresh", "projector_rate": 1e-3}  # as LLaVA begins
 COLUMNS = ("row", "sparsity", "perplexity", "VQA accuracy", "seconds", "peak memory", "what it is")
 
 
@@ -63,8 +64,8 @@ def trials(chosen: Settings) -> list[Trial]:
 
 
 def _recipes(own: Settings, untuned: dict[str, Any]) -> list[Trial]:
-    """The skipping paper's Table 1: other masks and skips, and all of them with the projector
-    trained beside what is left ("+ Tr")."""
+    """The skipping paper's Table 1: other masks and skips, a structured baseline, and all of them
+    with the projector trained beside what is left ("+ Tr"), from the old one or from scratch."""
     plain = [
         Trial(
             f"uniform-wanda-{tokens}",
@@ -81,12 +82,19 @@ def _recipes(own: Settings, untuned: dict[str, Any]) -> list[Trial]:
         Trial(f"uniform-{solver}", "", replace(own, policy="uniform", solver=solver))
         for solver in plugins.names("solvers")
     ]
-    trained = {"projector_steps": 0, "polish": "projector"}
-    return plain + [
-        Trial(f"{row.name}-trained", f"{row.name}, then the projector trained",
-              replace(row.settings, **trained))
-        for row in solved + plain
+    narrowed = Trial(
+        "narrowed", "heads and FFN channels gone, in LLM-Pruner's manner: a smaller dense model",
+        replace(own, **untuned), "narrow",
+    )  # fmt: skip
+    trained: dict[str, Any] = {"projector_steps": own.projector_steps or 1, "polish": "projector"}
+    several = [
+        Trial(f"{row.name}-{name}", f"{row.name}, then {said}",
+              replace(row.settings, **trained, **more), row.command)
+        for name, said, more in (("trained", "the projector trained", {}),
+                                 ("fresh", "a projector trained from scratch", FRESH))
+        for row in [*solved, *plain, narrowed]
     ]  # fmt: skip
+    return [*plain, narrowed, *several]
 
 
 def compare(chosen: Settings, only: str, folder: Path, watch: Watch) -> list[Outcome]:

@@ -178,7 +178,7 @@ def polish(loop: Loop, run: Run, watch: Watch) -> dict[str, Tensor]:
             with watch.stage("polish"):
                 seed = [loop.settings.seed, 0]
                 step = trainer.step(
-                    Course.as_it_stands(loop.settings.final_steps, seed), _anew(loop)
+                    Course.as_it_stands(loop.settings.final_steps, seed), anew(loop)
                 )
             if step.kept:
                 run.save_projector(version, trainer.state(moments=False))
@@ -188,7 +188,7 @@ def polish(loop: Loop, run: Run, watch: Watch) -> dict[str, Tensor]:
     return round_weights(vlm, sorted(names))
 
 
-def _anew(loop: Loop) -> dict[str, Tensor] | None:
+def anew(loop: Loop) -> dict[str, Tensor] | None:
     """The projector to begin with, where it is to be trained from scratch."""
     fresh = loop.settings.projector_start == "fresh" and "projector" in tuned(loop)
     return loop.evaluator.vlm.fresh_projector(loop.settings.seed) if fresh else None

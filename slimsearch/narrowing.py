@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slimsearch import artefact, assembly, files, groups, inputs, loading
+from slimsearch import artefact, assembly, files, finish, groups, inputs, loading
+from slimsearch.candidate import ProjectorStep
 from slimsearch.errors import RunError
 from slimsearch.finish import Examiner, Row
+from slimsearch.loop import Loop
 from slimsearch.settings import Settings
+from slimsearch.training import Course
 from slimsearch.vlm import VLM
 from slimsearch.watch import Watch
 
@@ -21,7 +24,10 @@ class Narrowed:
 
 
 def narrow(settings: Settings, folder: Path, watch: Watch) -> Narrowed:
-    """Removes settings.ratio of the heads and channels of settings.model, into a new folder."""
+    """Removes settings.ratio of the heads and channels of settings.model, into a new folder.
+
+    Nothing is trained unless settings.polish names it.
+    """
     if folder.exists():
         raise RunError(f"{folder} exists already; choose another folder with --out.")
     given = inputs.gather(settings)
@@ -36,9 +42,13 @@ def narrow(settings: Settings, folder: Path, watch: Watch) -> Narrowed:
     groups.narrow(vlm, groups.choose(vlm, worth, settings.ratio))
     removed = 1 - _weights(vlm) / before
     examiner.examine("narrowed")
+    step = None if settings.polish == "auto" else _train(bench.loop, watch)
+    if step is not None:
+        examiner.examine(f"narrowed + {' + '.join(finish.tuned(bench.loop))}")
     facts = {
         **assembly.facts(given, dict.fromkeys((m.name for m in vlm.matrices), 0.0), vlm),
         "removed_with_heads_and_channels": removed,
+        **({} if step is None else {"projector": asdict(step)}),
         "table": [asdict(row) for row in examiner.rows],
     }
     with watch.stage("export"), files.new_folder(folder) as place, loading.quiet_transformers():
@@ -46,6 +56,18 @@ def narrow(settings: Settings, folder: Path, watch: Watch) -> Narrowed:
         vlm.model.to(vlm.disk_dtype).save_pretrained(place)
         artefact.describe(place, facts)
     return Narrowed(folder, removed, tuple(examiner.rows))
+
+
+def _train(loop: Loop, watch: Watch) -> ProjectorStep | None:
+    """What --polish asks for, to suit what is left."""
+    trainer = finish.polisher(loop)
+    if trainer is None:
+        return None
+    with watch.stage("polish"):
+        course = Course.as_it_stands(loop.settings.final_steps, [loop.settings.seed, 0])
+        step = trainer.step(course, finish.anew(loop))
+    finish.round_weights(loop.evaluator.vlm)
+    return step
 
 
 def _weights(vlm: VLM) -> int:

@@ -10,13 +10,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from slimsearch import files, footprint, history, settings
+from slimsearch.checkpoint import record_of
 from slimsearch.errors import ResourceError, RunError, SettingsError, did_you_mean
 from slimsearch.settings import Settings
 from slimsearch.watch import Watch
@@ -28,11 +29,12 @@ STOPPED = (5, 130, 143)  # exit codes of a run that can go on
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a study; `name` is its folder's."""
+    """One run of a study; `name` is its folder's. A `narrow` leaves a model folder, no run."""
 
     name: str
     about: str
     settings: Settings
+    command: str = "run"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def carry_out(trials: Sequence[Trial], folder: Path, watch: Watch) -> list[Outco
     for trial in trials:
         place = folder / trial.name
         with watch.stage(trial.name):
-            code = 0 if _end(place) else _run(trial, folder)
+            code = 0 if _table(place) else _run(trial, folder)
         if code in STOPPED:
             raise ResourceError(f"'{trial.name}' was stopped. The same command goes on with it.")
         if code:
@@ -81,7 +83,7 @@ def carry_out(trials: Sequence[Trial], folder: Path, watch: Watch) -> list[Outco
 
 def dense(trial: Trial, folder: Path) -> Outcome:
     """The model before anything was pruned, as a finished run measured it."""
-    row = _table(folder / trial.name)[0]
+    row = (_table(folder / trial.name) or [])[0]
     return Outcome("dense", "nothing pruned", row["sparsity"], row["figures"], 0.0, 0)
 
 
@@ -102,7 +104,7 @@ def _run(trial: Trial, folder: Path) -> int:
         words = ["resume", str(place)]
     else:
         files.write(file, settings.write(replace(trial.settings, out=str(place))).encode())
-        words = ["run", "--from", str(file)]
+        words = [trial.command, "--from", str(file)]
     command = [sys.executable, "-c", "from slimsearch.cli import main; main()", *words]
     began = perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -120,13 +122,14 @@ def _run(trial: Trial, folder: Path) -> int:
 
 def _check_same(trial: Trial, place: Path) -> None:
     """Refuses a run in the study's folder that was made with other settings."""
-    if not (place / history.SETTINGS).is_file():
+    if (place / history.SETTINGS).is_file():
+        before = settings.as_dict(settings.read(place / history.SETTINGS))
+    elif record := record_of(place):
+        before = record["fingerprint"]["settings"]
+    else:
         return
-    before, now = (
-        {key: value for key, value in settings.as_dict(some).items() if key not in FREE}
-        for some in (settings.read(place / history.SETTINGS), trial.settings)
-    )
-    differing = [key for key in before if before[key] != now[key]]
+    now = settings.as_dict(trial.settings)
+    differing = [key for key in before if key not in FREE and before[key] != now[key]]
     if differing:
         raise RunError(
             f"{place} holds a run with other settings ({', '.join(differing)}). Choose another "
@@ -134,22 +137,20 @@ def _check_same(trial: Trial, place: Path) -> None:
         )
 
 
-def _end(place: Path) -> Mapping[str, Any] | None:
-    if not (place / history.JOURNAL).is_file():
-        return None
-    return history.read(place).end
-
-
-def _table(place: Path) -> list[dict[str, Any]]:
-    end = _end(place)
-    assert end is not None
-    return end["table"]
+def _table(place: Path) -> list[dict[str, Any]] | None:
+    """The rows that a finished run or a narrowed model came with; None where it is not finished."""
+    if (place / history.JOURNAL).is_file():
+        end = history.read(place).end
+        return None if end is None else end["table"]
+    return record_of(place).get("table")
 
 
 def _outcome(trial: Trial, folder: Path) -> Outcome:
-    row = _table(folder / trial.name)[-1]  # the model that was written
+    place = folder / trial.name
+    row = (_table(place) or [])[-1]  # the model that was written
+    gone = record_of(place).get("removed_with_heads_and_channels", row["sparsity"])
     cost = _costs(folder).get(trial.name, {"seconds": 0.0, "peak_bytes": 0})
-    return Outcome(trial.name, trial.about, row["sparsity"], row["figures"], **cost)
+    return Outcome(trial.name, trial.about, gone, row["figures"], **cost)
 
 
 def _costs(folder: Path) -> dict[str, dict[str, Any]]:

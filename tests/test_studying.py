@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 import tiny
+import torch
 
 from slimsearch import api, comparing, history, plugins, studying, sweeping
 from slimsearch.errors import ResourceError, RunError, SettingsError
@@ -52,6 +53,28 @@ def test_a_comparison_is_made_once_and_then_read(quick, tmp_path, monkeypatch):
     assert comparing.compare(quick, only, tmp_path, Watch()) == found
     with pytest.raises(RunError, match=r"other settings .seed"):
         comparing.compare(replace(quick, seed=1), only, tmp_path, Watch())
+
+
+def test_a_narrowed_model_and_trained_projectors_are_rows(quick, tmp_path, load):
+    only = "uniform-magnitude, uniform-magnitude-trained, uniform-magnitude-fresh, narrowed-trained"
+    chosen = replace(quick, final_steps=25)
+    found = {row.name: row for row in comparing.compare(chosen, only, tmp_path, Watch())}
+    plain, trained, fresh, narrowed = (found[name.strip()] for name in only.split(","))
+    assert trained.figures["answer_loss"] != plain.figures["answer_loss"]
+    old, after, anew = (
+        load(tmp_path / row.name / "model").weights() for row in (plain, trained, fresh)
+    )
+    moved = [name for name in old if not torch.equal(old[name], after[name])]
+    assert moved
+    assert all("gain" not in name for name in moved)
+    far = [(anew[n] - old[n]).abs().mean() > (after[n] - old[n]).abs().mean() for n in moved]
+    assert all(far[: len(moved) // 2])
+    assert narrowed.sparsity == pytest.approx(0.5, abs=0.05)
+    told = json.loads((tmp_path / "narrowed-trained" / "slimsearch.json").read_text())
+    assert [row["name"] for row in told["table"]] == ["dense", "narrowed", "narrowed + projector"]
+    assert narrowed.figures == told["table"][-1]["figures"]
+    with pytest.raises(RunError, match=r"other settings .seed"):
+        comparing.compare(replace(chosen, seed=1), "narrowed-trained", tmp_path, Watch())
 
 
 def test_an_interrupted_run_goes_on(quick, tmp_path):
