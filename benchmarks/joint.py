@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from slimsearch import Settings, checkpoint, conversation, loading, search
+from slimsearch import Settings, search
 from slimsearch.calibration.pairs import gather_pairs
 from slimsearch.calibration.recipe import FilePairs
+from slimsearch.model import checkpoint, conversation, loading
 
 LENGTH, TOKENS = 256, 4096
 LEVELS = "0.0, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95"

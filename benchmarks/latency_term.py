@@ -14,12 +14,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from slimsearch import checkpoint, display, loading
+from slimsearch import display
 from slimsearch.graphs import anatomy
 from slimsearch.graphs.anatomy import Decoder
 from slimsearch.latency import stopwatch
 from slimsearch.latency.table import Part, Table
 from slimsearch.latency.work import Work, matrices_in, shape_of
+from slimsearch.model import checkpoint, loading
 
 LEVELS = (0.3, 0.8)
 

@@ -22,9 +22,9 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from deepsparse_decoder import random_decoder  # noqa: E402
 
 from slimsearch import display  # noqa: E402
-from slimsearch.checkpoint import Checkpoint  # noqa: E402
 from slimsearch.graphs.anatomy import Block, Decoder  # noqa: E402
 from slimsearch.latency import stopwatch  # noqa: E402
+from slimsearch.model.checkpoint import Checkpoint  # noqa: E402
 from slimsearch.native import bare, form  # noqa: E402
 from slimsearch.native.form import Held  # noqa: E402
 from slimsearch.native.session import NativeSession  # noqa: E402

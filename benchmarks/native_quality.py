@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from slimsearch import artefact, conversation, generating
+from slimsearch import artefact
+from slimsearch.api import generating
+from slimsearch.api.generating import Talk
 from slimsearch.calibration.pairs import gather_pairs
 from slimsearch.calibration.recipe import FilePairs
 from slimsearch.contracts import Session
-from slimsearch.generating import Talk
+from slimsearch.model import conversation
 
 LENGTH, ROWS = 256, 16
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from slimsearch import checkpoint, conversation, loading
 from slimsearch.calibration.pairs import gather_pairs
 from slimsearch.calibration.recipe import FilePairs
+from slimsearch.model import checkpoint, conversation, loading
 
 LENGTH, TOKENS = 256, 4096
 

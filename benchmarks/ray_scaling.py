@@ -29,16 +29,18 @@ from pathlib import Path
 
 import torch
 
-from slimsearch import assembly, inputs, level_store, race
-from slimsearch.assembly import Bench
-from slimsearch.candidate import Candidate, Score
+from slimsearch.api import assembly, inputs
+from slimsearch.api.assembly import Bench
 from slimsearch.contracts import Executor
 from slimsearch.executors.local import Local
 from slimsearch.executors.ray import Ray
 from slimsearch.families.layer_sparsity import LayerSparsity
-from slimsearch.journal import Journal
+from slimsearch.record.candidate import Candidate, Score
+from slimsearch.record.journal import Journal
+from slimsearch.searching import race
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.watch import Watch
+from slimsearch.surgery import level_store
 
 GPUS = (8, 64, 512)
 

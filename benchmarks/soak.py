@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import tiny
 
-from slimsearch import history, settings
+from slimsearch import settings
+from slimsearch.record import history
 
 SLIMSEARCH = (sys.executable, "-c", "from slimsearch.cli import main; main()")
 WARM = 0.2  # share of the time after which memory must be flat

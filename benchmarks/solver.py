@@ -20,9 +20,9 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 
 import reference  # noqa: E402
 
-from slimsearch import obs  # noqa: E402
-from slimsearch.hessian import Hessian  # noqa: E402
 from slimsearch.solvers.sparsegpt import SparseGPT  # noqa: E402
+from slimsearch.surgery import obs  # noqa: E402
+from slimsearch.surgery.hessian import Hessian  # noqa: E402
 
 LEVELS = [0.4, 0.45, 0.5, 0.55, 0.6]
 SHAPES = "1024x1024,4096x1024,1024x4096,4096x4096"

@@ -24,18 +24,19 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 
 import reference  # noqa: E402
 
-from slimsearch import display, obs, plugins  # noqa: E402
-from slimsearch.batch import Calibrated  # noqa: E402
-from slimsearch.candidate import Candidate  # noqa: E402
-from slimsearch.checkpoint import Checkpoint  # noqa: E402
-from slimsearch.conversation import text_batches  # noqa: E402
-from slimsearch.evaluate import Evaluator  # noqa: E402
-from slimsearch.exact import prune_exactly  # noqa: E402
-from slimsearch.level_store import LevelStore, fill  # noqa: E402
+from slimsearch import display, plugins  # noqa: E402
+from slimsearch.model.batch import Calibrated  # noqa: E402
+from slimsearch.model.checkpoint import Checkpoint  # noqa: E402
+from slimsearch.model.conversation import text_batches  # noqa: E402
+from slimsearch.model.vlm import VLM  # noqa: E402
 from slimsearch.policy import Policy  # noqa: E402
+from slimsearch.record.candidate import Candidate  # noqa: E402
+from slimsearch.searching.evaluate import Evaluator  # noqa: E402
 from slimsearch.solvers.sparsegpt import SparseGPT  # noqa: E402
-from slimsearch.vlm import VLM  # noqa: E402
-from slimsearch.walk import walk  # noqa: E402
+from slimsearch.surgery import obs  # noqa: E402
+from slimsearch.surgery.exact import prune_exactly  # noqa: E402
+from slimsearch.surgery.level_store import LevelStore, fill  # noqa: E402
+from slimsearch.surgery.walk import walk  # noqa: E402
 
 LEVELS = (0.4, 0.45, 0.5, 0.55, 0.6)
 SEGMENTS, LENGTH = 64, 256

@@ -19,9 +19,9 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from slimsearch import display  # noqa: E402
 from slimsearch.architectures.llama import Llama  # noqa: E402
-from slimsearch.detour import Detours  # noqa: E402
-from slimsearch.kinds import PICTURE, PROMPT  # noqa: E402
-from slimsearch.route import PICTURES, Route, Step, plain  # noqa: E402
+from slimsearch.routes.detour import Detours  # noqa: E402
+from slimsearch.routes.kinds import PICTURE, PROMPT  # noqa: E402
+from slimsearch.routes.route import PICTURES, Route, Step, plain  # noqa: E402
 
 COUNTS = (256, 512, 1024, 2048, 4096)
 

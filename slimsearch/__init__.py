@@ -12,7 +12,7 @@ from slimsearch.version import __version__
 privacy.silence()
 
 if TYPE_CHECKING:
-    from slimsearch.api import Result, resume, search
+    from slimsearch.api.runs import Result, resume, search
     from slimsearch.settings import Settings
 
 __all__ = ["Result", "Settings", "__version__", "resume", "search"]
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return Settings
     if name in __all__:
-        from slimsearch import api
+        from slimsearch.api import runs
 
-        return getattr(api, name)
+        return getattr(runs, name)
     raise AttributeError(f"module 'slimsearch' has no attribute '{name}'")

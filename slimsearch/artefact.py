@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimsearch import card, checkpoint, files, history, loading, results, thinning
-from slimsearch.checkpoint import RECORD, Checkpoint, record_of
+from slimsearch import card, files
 from slimsearch.contracts import Exporter
 from slimsearch.errors import ModelError, RunError
+from slimsearch.model import checkpoint, loading
+from slimsearch.model.checkpoint import RECORD, Checkpoint, record_of
+from slimsearch.model.vlm import VLM
 from slimsearch.native.form import DECODER, FORM, OTHERS, Held
+from slimsearch.record import history, results
+from slimsearch.surgery import thinning
 from slimsearch.version import __version__
-from slimsearch.vlm import VLM
 
 CARD = "README.md"
 

@@ -23,8 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from slimsearch import files
-from slimsearch.candidate import Round, Score
-from slimsearch.watch import Watch
+from slimsearch.record.candidate import Round, Score
+from slimsearch.searching.watch import Watch
 
 FIGURES = {"perplexity": "text perplexity", "accuracy": "VQA accuracy", "answer_loss": "VQA loss"}
 

@@ -80,7 +80,7 @@ def _memory() -> Finding:
 def _gpu() -> Finding:
     import torch
 
-    from slimsearch import obs
+    from slimsearch.surgery import obs
 
     if torch.cuda.is_available():
         solver = obs.backend("cuda")
@@ -93,7 +93,7 @@ def _gpu() -> Finding:
 
 
 def _solver() -> Finding:
-    from slimsearch import obs
+    from slimsearch.surgery import obs
 
     compiled = obs.backend() == "c"
     advice = "" if compiled else "the solver runs in torch, which is slower; a C compiler mends it"

@@ -17,8 +17,8 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 
-from slimsearch import checkpoint, conversation, loading, vlm  # noqa: E402
 from slimsearch.calibration import Pair, Turn  # noqa: E402
+from slimsearch.model import checkpoint, conversation, loading, vlm  # noqa: E402
 from slimsearch.settings import Settings  # noqa: E402
 
 torch.set_num_threads(1)

@@ -6,8 +6,8 @@ is transformers' eager one, and nothing is cached: what is generated is read aga
 
 import torch
 
-from slimsearch.kinds import PADDING, PICTURE
-from slimsearch.route import Step
+from slimsearch.routes.kinds import PADDING, PICTURE
+from slimsearch.routes.route import Step
 
 
 def hidden(vlm, batch, route):

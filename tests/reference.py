@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from slimsearch.hessian import Hessian
+from slimsearch.surgery.hessian import Hessian
 
 BLOCK = 128
 

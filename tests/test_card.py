@@ -77,8 +77,8 @@ def test_a_licence_is_found_in_a_head_alone():
 
 def test_a_code_block_of_a_card_runs(tmp_path, monkeypatch):
     """Whoever pastes it gets an answer."""
-    from slimsearch import checkpoint
     from slimsearch.demo import world
+    from slimsearch.model import checkpoint
 
     world.pictures("evaluation", 1, 1, 0)[0].image.save(tmp_path / "picture.png")
     monkeypatch.chdir(tmp_path)

@@ -6,8 +6,8 @@ from math import inf
 import pytest
 
 from slimsearch import display
-from slimsearch.candidate import ProjectorStep, Round, Score
 from slimsearch.display import Display
+from slimsearch.record.candidate import ProjectorStep, Round, Score
 
 GOOD = Score("1-01", (0,), 1.25, {"text_loss": 1.0, "answer_loss": 0.25}, 0.5)
 ROUND = Round(1, (GOOD,), (1.0,), GOOD, 1, ProjectorStep(2.0, 1.5, True), 3.5)

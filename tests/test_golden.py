@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from slimsearch import api, exporting, history, policy, version
+from slimsearch import policy, version
+from slimsearch.api import exporting, runs
 from slimsearch.errors import RunError
+from slimsearch.record import history
 
 GOLDEN = sorted(path for path in (Path(__file__).parent / "golden").iterdir() if path.is_dir())
 
@@ -45,14 +47,14 @@ def test_a_finished_one_is_exported_and_not_gone_on_with(golden):
     )
     assert one.read_bytes() == two.read_bytes()
     with pytest.raises(RunError, match="is finished"):
-        api.resume(golden / "finished")
+        runs.resume(golden / "finished")
 
 
 def test_an_unfinished_one_names_what_differs_and_goes_on_if_told_to(golden, monkeypatch):
     run = golden / "interrupted"
     monkeypatch.setattr(version, "__version__", "99")
     with pytest.raises(RunError, match=r"versions\.slimsearch was '[0-9.]+', is '99'"):
-        api.resume(run)
-    found = api.resume(run, allow_drift=True)
+        runs.resume(run)
+    found = runs.resume(run, allow_drift=True)
     assert any(line.startswith("versions.slimsearch") for line in found.drift)
     assert json.loads((found.model / "slimsearch.json").read_text())["drift"] == list(found.drift)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimsearch import api, obs
-from slimsearch.hessian import Hessian
-from slimsearch.level_store import LevelStore, fill
+from slimsearch.api import runs
 from slimsearch.solvers.magnitude import Magnitude
 from slimsearch.solvers.sparsegpt import SparseGPT
+from slimsearch.surgery import obs
+from slimsearch.surgery.hessian import Hessian
+from slimsearch.surgery.level_store import LevelStore, fill
 
 pytestmark = pytest.mark.gpu
 LEVELS = [0.4, 0.45, 0.5, 0.55, 0.6]
@@ -121,6 +122,6 @@ def test_a_store_stitches_the_same_wherever_it_is(load, llava, batches, tmp_path
 
 
 def test_a_search_on_a_gpu(small, tmp_path):
-    found = api.search(replace(small, device="cuda", dtype="auto", out=str(tmp_path / "run")))
+    found = runs.search(replace(small, device="cuda", dtype="auto", out=str(tmp_path / "run")))
     assert found.sparsity == pytest.approx(0.5, abs=0.01)
     assert (found.model / "model.safetensors").is_file()

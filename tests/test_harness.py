@@ -11,9 +11,9 @@ import torch
 from harness_stub import Instance
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from slimsearch import checkpoint
 from slimsearch.demo import world
 from slimsearch.errors import SettingsError, TaskError
+from slimsearch.model import checkpoint
 
 REPO = Path(__file__).parents[1]
 SPLIT, TASK = "test", "shapes"

@@ -17,12 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import slimsearch
-from slimsearch import checkpoint, conversation, history, inputs, loading, settings
+from slimsearch import settings
+from slimsearch.api import inputs
 from slimsearch.calibration.pictures import check_picture
 from slimsearch.calibration.textfile import read_text
-from slimsearch.checkpoint import INDEX, RECORD, SINGLE
 from slimsearch.errors import CalibrationError, InputError, ModelError, RunError, SettingsError
+from slimsearch.model import checkpoint, conversation, loading
+from slimsearch.model.checkpoint import INDEX, RECORD, SINGLE
 from slimsearch.privacy import SWITCHES
+from slimsearch.record import history
 
 PACKAGE = Path(slimsearch.__file__).parent
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from slimsearch import api, counting, policy
+from slimsearch import policy
+from slimsearch.api import counting, runs
 from slimsearch.errors import PolicyError, SettingsError
 
 JOINT = """
@@ -40,7 +41,7 @@ def chosen(tmp_path):
 
 @pytest.mark.parametrize("strategy", ["surrogate", "optimal"])
 def test_a_joint_search_ends_on_its_budget(chosen, strategy):
-    found = api.search(replace(chosen, strategy=strategy))
+    found = runs.search(replace(chosen, strategy=strategy))
     assert set(found.policy.tables) == {"layer_sparsity", "skip_ffn", "layer_cut"}
     best = Path(chosen.out) / "best.toml"
     told = policy.read(best).tables
@@ -57,9 +58,9 @@ def test_a_joint_search_ends_on_its_budget(chosen, strategy):
 
 def test_what_no_prompt_holds_is_refused(chosen):
     with pytest.raises(SettingsError, match="no room"):
-        api.search(replace(chosen, latency_tokens=3))
+        runs.search(replace(chosen, latency_tokens=3))
 
 
 def test_a_target_out_of_reach_is_refused(chosen):
     with pytest.raises(PolicyError, match="of the decoder's FLOPs"):
-        api.search(replace(chosen, ratio=0.99))
+        runs.search(replace(chosen, ratio=0.99))

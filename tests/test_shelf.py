@@ -2,10 +2,11 @@
 
 import pytest
 
-from slimsearch import plugins, policy, shelf, space
+from slimsearch import plugins, policy, shelf
 from slimsearch.calibration.recipe import read_recipe
 from slimsearch.errors import InputError
 from slimsearch.policy import Body, Matrix
+from slimsearch.searching import space
 
 ROOT = shelf.PACKAGE.parent
 

@@ -5,8 +5,8 @@ import pytest
 from slimsearch.errors import PolicyError
 from slimsearch.plugins import find
 from slimsearch.policy import Body, Matrix, PolicyFile
-from slimsearch.route import EVERY, PICTURES, TOKENS, Step
-from slimsearch.space import build, check
+from slimsearch.routes.route import EVERY, PICTURES, TOKENS, Step
+from slimsearch.searching.space import build, check
 
 BODY = Body(tuple(Matrix(f"blocks.{n}.q", 4, 4) for n in range(6)))
 READER = Body(BODY.matrices, sees=False)

@@ -23,11 +23,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from slimsearch import journal
-from slimsearch.candidate import Round
-from slimsearch.journal import Record
+from slimsearch.record import journal
+from slimsearch.record.candidate import Round
+from slimsearch.record.journal import Record
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.watch import Watch
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 BEGIN, END, PADDING, IMAGE = 1, 2, 3, 4

@@ -17,7 +17,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from slimsearch.senses import pixtral, without_videos
+from slimsearch.model.senses import pixtral, without_videos
 
 VOCABULARY = 360
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")

@@ -40,7 +40,8 @@ def command(
     Of a run, its champion, its uniform baseline and its dense model are exported and timed, and
     what was found is kept as bench.json in the run, where a report looks for it.
     """
-    from slimsearch import benching, display, files, timing
+    from slimsearch import display, files
+    from slimsearch.api import benching, timing
     from slimsearch.display import Display
     from slimsearch.errors import SettingsError
 

@@ -32,10 +32,11 @@ def command(
     """Compare our search with baselines, and with parts of it left out. Run again to go on."""
     from dataclasses import replace
 
-    from slimsearch import api, comparing, display
+    from slimsearch import display
+    from slimsearch.api import comparing, runs
     from slimsearch.display import Display
 
-    chosen = api.anchored(replace(settings, model=model))
+    chosen = runs.anchored(replace(settings, model=model))
     folder = Path(settings.out or f"comparisons/{Path(model).name}-{settings.ratio:g}")
     if figures:
         _figures(chosen, intervals, starts, folder)
@@ -50,7 +51,8 @@ def command(
 
 
 def _figures(chosen: Settings, intervals: str, starts: str, folder: Path) -> None:
-    from slimsearch import display, sweeping
+    from slimsearch import display
+    from slimsearch.api import sweeping
     from slimsearch.display import Display
     from slimsearch.replicating import skipping
 

@@ -11,7 +11,7 @@ from slimsearch.cli.options import with_changes
 from slimsearch.errors import SettingsError
 
 if TYPE_CHECKING:
-    from slimsearch.judging import Judge
+    from slimsearch.evaluation.judging import Judge
 
 
 @with_changes("device_map", "max_memory")
@@ -96,9 +96,9 @@ def command(
     """
     from slimsearch import display, plugins
     from slimsearch.display import Display
-    from slimsearch.evaluating import evaluate
-    from slimsearch.examining import Engine
-    from slimsearch.sitting import Exam
+    from slimsearch.evaluation.evaluating import evaluate
+    from slimsearch.evaluation.examining import Engine
+    from slimsearch.evaluation.sitting import Exam
 
     if not task:
         raise SettingsError(f"Say what to ask: --task {', '.join(plugins.names('tasks'))}.")
@@ -127,7 +127,7 @@ def command(
 
 
 def _judge(url: str, model: str, key: str, price: str) -> Judge | None:
-    from slimsearch.judging import Judge
+    from slimsearch.evaluation.judging import Judge
 
     if not url:
         return None

@@ -45,9 +45,9 @@ def command(
     from dataclasses import replace
 
     from slimsearch import display, settings
+    from slimsearch.api.exporting import Choices, export
     from slimsearch.display import Display
     from slimsearch.errors import SettingsError
-    from slimsearch.exporting import Choices, export
 
     choices = Choices(room=room, int8=int8, dtype=dtype)
     if settings_file and not policy and not choices.in_int8:

@@ -32,7 +32,8 @@ def command(
         return
     if not model:
         raise SettingsError("Say which model: slimsearch flops MODEL, or --paper.")
-    from slimsearch import counting, display, sweeping
+    from slimsearch import display
+    from slimsearch.api import counting, sweeping
     from slimsearch.settings import Settings, checked
 
     visual = sweeping.numbers(visual_tokens, "--visual-tokens", least=0)

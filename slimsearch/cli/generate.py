@@ -10,7 +10,7 @@ import typer
 from slimsearch.cli.options import with_changes
 
 if TYPE_CHECKING:
-    from slimsearch.generating import Answer, Talk
+    from slimsearch.api.generating import Answer, Talk
 
 
 @with_changes("device_map", "max_memory")
@@ -40,7 +40,8 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Ask an exported model about pictures: text as it is said."""
-    from slimsearch import display, generating
+    from slimsearch import display
+    from slimsearch.api import generating
 
     conversations = generating.asked(prompt or [], image or [], batch)
     choices = {"deepsparse_python": deepsparse_python, **changes}

@@ -10,8 +10,8 @@ def command(settings: Settings, given: NamedModel = None) -> None:
     from dataclasses import asdict, replace
 
     from slimsearch import display
+    from slimsearch.api.narrowing import narrow
     from slimsearch.display import Display
-    from slimsearch.narrowing import narrow
 
     settings, folder = into_folder(settings, given, "narrowed")
     with Display() as watch:

@@ -36,10 +36,11 @@ def command(
     """Make the paper's tables and figures again, published numbers beside. Run again to go on."""
     from dataclasses import replace
 
-    from slimsearch import api, display, replicating, sweeping
+    from slimsearch import display, replicating
+    from slimsearch.api import runs, sweeping
     from slimsearch.display import Display
 
-    chosen = api.anchored(replace(settings, model=model))
+    chosen = runs.anchored(replace(settings, model=model))
     sizes = (
         sweeping.numbers(figure_segments, "--figure-segments"),
         sweeping.numbers(figure_lengths, "--figure-lengths"),

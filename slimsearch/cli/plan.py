@@ -14,8 +14,8 @@ def show(settings: Settings) -> None:
     from dataclasses import asdict
 
     from slimsearch import display
+    from slimsearch.api.planning import plan
     from slimsearch.display import Display
-    from slimsearch.planning import plan
 
     with Display() as watch:
         found = plan(settings, watch)

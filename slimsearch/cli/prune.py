@@ -10,8 +10,8 @@ def command(settings: Settings, given: NamedModel = None) -> None:
     from dataclasses import asdict, replace
 
     from slimsearch import display
+    from slimsearch.api.pruning import prune
     from slimsearch.display import Display
-    from slimsearch.pruning import prune
 
     settings, folder = into_folder(settings, given, "pruned")
     if settings.policy == Settings.policy:

@@ -7,25 +7,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch import api, display, history
-from slimsearch.api import Result
+from slimsearch import display
+from slimsearch.api import runs
+from slimsearch.api.runs import Result
 from slimsearch.display import Display
 from slimsearch.errors import ResourceError, Stopped, is_out_of_memory
+from slimsearch.record import history
 from slimsearch.settings import Settings
 
 
 def start(settings: Settings) -> None:
     """A new search, with its result printed."""
-    folder = Path(settings.out) if settings.out else api.free_folder(settings)
+    folder = Path(settings.out) if settings.out else runs.free_folder(settings)
     chosen = replace(settings, out=str(folder))
-    _carry_out(folder, lambda watch: api.search(chosen, watch), settings.json)
+    _carry_out(folder, lambda watch: runs.search(chosen, watch), settings.json)
 
 
 def go_on(folder: Path, allow_drift: bool, where: Mapping[str, Any], as_json: bool) -> None:
     """An interrupted search, with its result printed."""
 
     def work(watch: Display) -> Result:
-        return api.resume(folder, watch, allow_drift=allow_drift, where=where)
+        return runs.resume(folder, watch, allow_drift=allow_drift, where=where)
 
     _carry_out(folder, work, as_json)
 

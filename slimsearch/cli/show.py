@@ -13,8 +13,9 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show a policy, part by part."""
-    from slimsearch import display, history, shelf
+    from slimsearch import display, shelf
     from slimsearch import policy as policies
+    from slimsearch.record import history
 
     run, raised = Path(policy), None
     if (run / history.JOURNAL).is_file():

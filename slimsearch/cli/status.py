@@ -13,7 +13,8 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show how far a run has come."""
-    from slimsearch import display, history, settings
+    from slimsearch import display, settings
+    from slimsearch.record import history
 
     found = history.glance(run, MOST)
     of = settings.read(run / "settings.toml").rounds

@@ -19,10 +19,11 @@ def command(
     """Search with more and fewer, longer and shorter segments of text. Run again to go on."""
     from dataclasses import replace
 
-    from slimsearch import api, comparing, display, sweeping
+    from slimsearch import display
+    from slimsearch.api import comparing, runs, sweeping
     from slimsearch.display import Display
 
-    chosen = api.anchored(replace(settings, model=model))
+    chosen = runs.anchored(replace(settings, model=model))
     counts = sweeping.numbers(segments, "--segments")
     lengths = sweeping.numbers(segment_lengths, "--segment-lengths")
     folder = Path(settings.out or f"sweeps/{Path(model).name}-{settings.ratio:g}")

@@ -29,8 +29,8 @@ def command(
     from dataclasses import asdict
 
     from slimsearch import display
+    from slimsearch.api.tuning import tune
     from slimsearch.display import Display
-    from slimsearch.tuning import tune
 
     with Display() as watch:
         done = tune(source, changes, out, teacher, watch)

@@ -13,9 +13,9 @@ from slimsearch.scoring import WHOLE, Mark, ratio
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from slimsearch.batch import Calibrated
+    from slimsearch.model.batch import Calibrated
+    from slimsearch.model.vlm import VLM
     from slimsearch.scoring import Sums
-    from slimsearch.vlm import VLM
 
 Words = Callable[[str], list[int]]  # text into a model's tokens
 

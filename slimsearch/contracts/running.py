@@ -14,7 +14,7 @@ from slimsearch.errors import InputError
 if TYPE_CHECKING:
     from numpy import ndarray
 
-    from slimsearch.vlm import VLM
+    from slimsearch.model.vlm import VLM
 
 
 class Exporter(ABC):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from slimsearch.batch import Calibrated
-    from slimsearch.budget import Budget
-    from slimsearch.candidate import Candidate, Genes, Hints, Score
-    from slimsearch.evaluate import Evaluator
-    from slimsearch.hessian import Hessian
-    from slimsearch.level_store import LevelStore
+    from slimsearch.budgets.budget import Budget
+    from slimsearch.model.batch import Calibrated
+    from slimsearch.model.vlm import VLM
     from slimsearch.policy import Body, Gene, Table
-    from slimsearch.vlm import VLM
+    from slimsearch.record.candidate import Candidate, Genes, Hints, Score
+    from slimsearch.searching.evaluate import Evaluator
+    from slimsearch.surgery.hessian import Hessian
+    from slimsearch.surgery.level_store import LevelStore
 
 
 Edits = Mapping[str, Any]  # part of a model -> what is done to it

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimsearch import loading
-from slimsearch.batch import Calibrated
-from slimsearch.candidate import Candidate, Score
-from slimsearch.checkpoint import Checkpoint
 from slimsearch.contracts import Family, Term
 from slimsearch.errors import ResourceError
-from slimsearch.evaluate import Evaluator
-from slimsearch.level_store import LevelStore
+from slimsearch.model import loading
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.checkpoint import Checkpoint
+from slimsearch.record.candidate import Candidate, Score
+from slimsearch.searching.evaluate import Evaluator
+from slimsearch.surgery.level_store import LevelStore
 from slimsearch.version import versions
 
 

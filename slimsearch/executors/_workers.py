@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from slimsearch.errors import ResourceError
-from slimsearch.evaluate import Evaluator
 from slimsearch.executors import _worker
 from slimsearch.executors._worker import Answer, Job, Worker
+from slimsearch.searching.evaluate import Evaluator
 
 LOOK = 1.0  # seconds after which the patience is looked at again
 STILLBORN = 3  # workers in a row that may die before they are ready

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from slimsearch.candidate import Candidate, Score
 from slimsearch.contracts import Executor
-from slimsearch.evaluate import Evaluator
+from slimsearch.record.candidate import Candidate, Score
+from slimsearch.searching.evaluate import Evaluator
 
 
 class Local(Executor):

@@ -12,13 +12,13 @@ from importlib.util import find_spec
 
 import torch
 
-from slimsearch.candidate import Candidate, Score, failed
 from slimsearch.contracts import Executor
 from slimsearch.errors import SettingsError
-from slimsearch.evaluate import Evaluator
 from slimsearch.executors._cluster import connected, resources
 from slimsearch.executors._worker import Answer, Job
 from slimsearch.executors._workers import Lost, Workers
+from slimsearch.record.candidate import Candidate, Score, failed
+from slimsearch.searching.evaluate import Evaluator
 
 AHEAD = 2  # candidates for each worker that are under way, or wait for an earlier one to be told
 

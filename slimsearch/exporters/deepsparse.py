@@ -15,7 +15,7 @@ from slimsearch.graphs.int8 import Int8
 from slimsearch.graphs.linear import dense
 from slimsearch.graphs.sheet import write_together
 from slimsearch.guest import LICENCE
-from slimsearch.vlm import VLM
+from slimsearch.model.vlm import VLM
 
 MOST_ROOM = 2048  # tokens a cache holds unless another number is asked for
 LADDER = (32, 64, 128, 192, 256, 384, 512, 640, 768, 1024, 1536, 2048)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimsearch import thinning
 from slimsearch.contracts import Exporter
-from slimsearch.vlm import VLM
+from slimsearch.model.vlm import VLM
+from slimsearch.surgery import thinning
 
 
 class HuggingFace(Exporter):

@@ -18,9 +18,9 @@ from slimsearch.errors import SettingsError, did_you_mean
 from slimsearch.files import to_json
 from slimsearch.graphs import anatomy
 from slimsearch.graphs.anatomy import Decoder, Norm
+from slimsearch.model.vlm import VLM
 from slimsearch.native import form
 from slimsearch.native.parts import NORMS, ROLES, Part, Steps, parts_of, plain, tied
-from slimsearch.vlm import VLM
 
 NAMED = {"bf16": "bfloat16", "fp32": "float32"}
 

@@ -12,7 +12,7 @@ from slimsearch.contracts import Exporter
 from slimsearch.graphs import forms
 from slimsearch.graphs.int8 import Int8
 from slimsearch.graphs.linear import dense
-from slimsearch.vlm import VLM
+from slimsearch.model.vlm import VLM
 
 
 @dataclass(frozen=True)

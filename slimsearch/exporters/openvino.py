@@ -17,8 +17,8 @@ from slimsearch.errors import SettingsError, did_you_mean
 from slimsearch.graphs import forms
 from slimsearch.graphs.int8 import stored
 from slimsearch.graphs.linear import dense
+from slimsearch.model.vlm import VLM
 from slimsearch.privacy import import_openvino
-from slimsearch.vlm import VLM
 
 DTYPES = ("float32", "bfloat16")
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from slimsearch.contracts import Edits, Family
 from slimsearch.errors import PolicyError
-from slimsearch.level_store import LevelStore
+from slimsearch.model.vlm import VLM
 from slimsearch.policy import Body, Gene, Table, matching, parse_counts, unmatched
-from slimsearch.route import Step, together
-from slimsearch.vlm import VLM
+from slimsearch.routes.route import Step, together
+from slimsearch.surgery.level_store import LevelStore
 
 
 class Routed(Family):

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from slimsearch.families._steps import Stepping
 from slimsearch.policy import Table
-from slimsearch.route import Step
+from slimsearch.routes.route import Step
 
 
 class AttentionCut(Stepping):

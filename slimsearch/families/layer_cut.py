@@ -3,7 +3,7 @@
 from slimsearch.errors import PolicyError
 from slimsearch.families._steps import Routed
 from slimsearch.policy import Body, Gene, Table, parse_counts
-from slimsearch.route import PICTURES, Step
+from slimsearch.routes.route import PICTURES, Step
 
 
 class LayerCut(Routed):

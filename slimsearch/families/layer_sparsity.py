@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from slimsearch.contracts import Edits, Family
 from slimsearch.errors import PolicyError
-from slimsearch.level_store import LevelStore
+from slimsearch.model.vlm import VLM
 from slimsearch.policy import Body, Gene, Matrix, Table, matching, parse_levels, unmatched
-from slimsearch.vlm import VLM
+from slimsearch.surgery.level_store import LevelStore
 
 
 class LayerSparsity(Family):

@@ -7,7 +7,7 @@ is PruMerge+: how many times as many stay that are spread evenly over the pictur
 from slimsearch.errors import PolicyError
 from slimsearch.families._steps import Routed
 from slimsearch.policy import Body, Gene, Table, parse_counts, parse_numbers
-from slimsearch.route import Merge
+from slimsearch.routes.route import Merge
 
 
 class MergeTokens(Routed):

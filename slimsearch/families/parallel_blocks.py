@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from slimsearch.families._steps import Stepping
 from slimsearch.policy import Body, Table
-from slimsearch.route import COMBINED, Step
+from slimsearch.routes.route import COMBINED, Step
 
 
 class ParallelBlocks(Stepping):

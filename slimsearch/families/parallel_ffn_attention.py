@@ -2,7 +2,7 @@
 
 from slimsearch.families._steps import Stepping
 from slimsearch.policy import Table
-from slimsearch.route import Step
+from slimsearch.routes.route import Step
 
 
 class ParallelFFNAttention(Stepping):

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from slimsearch.families._steps import Stepping
 from slimsearch.policy import Table
-from slimsearch.route import TOKENS, Step
+from slimsearch.routes.route import TOKENS, Step
 
 
 class SkipFFN(Stepping):

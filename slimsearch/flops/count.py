@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slimsearch.flops.shape import Shape
-from slimsearch.traffic import ATTENTION, Traffic
+from slimsearch.routes.traffic import ATTENTION, Traffic
 
 VISION, PROJECTOR = "vision tower", "projector"
 PROJECTIONS, SCORES, FFN = "attention projections", "attention scores", "FFN"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from slimsearch.errors import SettingsError
 from slimsearch.flops.shape import Shape
-from slimsearch.route import Route
-from slimsearch.traffic import Traffic, prompt, token
+from slimsearch.routes.route import Route
+from slimsearch.routes.traffic import Traffic, prompt, token
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy import ndarray
 from slimsearch.flops import count
 from slimsearch.flops.shape import Shape
 from slimsearch.policy import Matrix
-from slimsearch.traffic import Traffic
+from slimsearch.routes.traffic import Traffic
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from slimsearch.flops import count
 from slimsearch.flops.shape import Shape
 from slimsearch.policy import Matrix
-from slimsearch.route import PICTURES, Route, Step
-from slimsearch.traffic import prompt
+from slimsearch.routes.route import PICTURES, Route, Step
+from slimsearch.routes.traffic import prompt
 
 WIDTH, FFN, LAYERS, HEADS, VOCABULARY = 5120, 13824, 40, 40, 32000  # Vicuna-13B
 TEXT = 40

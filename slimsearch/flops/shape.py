@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimsearch import loading
-from slimsearch.checkpoint import Checkpoint
+from slimsearch.model import loading
+from slimsearch.model.checkpoint import Checkpoint
 from slimsearch.policy import Matrix
-from slimsearch.traffic import Spans
+from slimsearch.routes.traffic import Spans
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from slimsearch.errors import ModelError
 from slimsearch.graphs.layouts import KNOWN, Layout
-from slimsearch.route import EVERY, NONE, Route, Step
-from slimsearch.vlm import VLM
+from slimsearch.model.vlm import VLM
+from slimsearch.routes.route import EVERY, NONE, Route, Step
 
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu")
 # Rotary variants whose frequencies do not change with the length of what is read.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slimsearch.graphs import anatomy, decoder, pictures
 from slimsearch.graphs.linear import Linear
-from slimsearch.vlm import VLM
+from slimsearch.model.vlm import VLM
 
 EMBEDDING, DECODER, VISION = "embed_tokens", "decoder_model_merged", "vision_encoder"
 

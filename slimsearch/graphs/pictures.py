@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from slimsearch.errors import ModelError
 from slimsearch.graphs.linear import to_numpy
 from slimsearch.graphs.sheet import OPSET, Promise, Sheet
-from slimsearch.vlm import VLM
+from slimsearch.model.vlm import VLM
 
 
 def build(vlm: VLM) -> Sheet:

@@ -10,9 +10,11 @@ from typing import Any
 from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
 from PIL.Image import Image
 
-from slimsearch import artefact, checkpoint, decoding, generating
+from slimsearch import artefact
+from slimsearch.api import generating
+from slimsearch.api.generating import Talk
 from slimsearch.errors import SettingsError, TaskError
-from slimsearch.generating import Talk
+from slimsearch.model import checkpoint, decoding
 
 MARKER = "<image>"  # some tasks write it; the chat template has its own
 MOST = 1024  # tokens of an answer where a task does not say, as lmms-eval's own models have it

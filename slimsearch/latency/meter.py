@@ -18,7 +18,7 @@ from numpy import ndarray
 from slimsearch.flops import count
 from slimsearch.latency.table import Point, Table
 from slimsearch.policy import Matrix
-from slimsearch.traffic import Traffic
+from slimsearch.routes.traffic import Traffic
 
 
 @dataclass(frozen=True)

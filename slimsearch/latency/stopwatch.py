@@ -21,8 +21,8 @@ from slimsearch.graphs.anatomy import Decoder, Matrix
 from slimsearch.latency import deepsparse, native, table
 from slimsearch.latency.table import Part, Point, Table
 from slimsearch.latency.work import HEAD, Work, matrices_in, matrices_of, quick, shape_of
+from slimsearch.model.vlm import VLM
 from slimsearch.native import form
-from slimsearch.vlm import VLM
 
 CLOCKS = {"deepsparse": deepsparse, "native": native}
 GRID = (0.0, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)  # DeepSparse's kernels start at 0.40-0.45

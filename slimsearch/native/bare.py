@@ -9,9 +9,9 @@ from time import perf_counter
 import numpy as np
 from numpy import ndarray
 
-from slimsearch.checkpoint import Checkpoint
 from slimsearch.files import to_json
 from slimsearch.graphs.anatomy import Decoder
+from slimsearch.model.checkpoint import Checkpoint
 from slimsearch.native import form, parts
 from slimsearch.native.form import Held
 from slimsearch.native.session import NativeSession

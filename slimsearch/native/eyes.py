@@ -9,12 +9,12 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from slimsearch import loading
 from slimsearch.errors import ModelError
+from slimsearch.model import loading
+from slimsearch.model.sight import Sight
 from slimsearch.native import form
 from slimsearch.native.form import Held
-from slimsearch.route import Merge
-from slimsearch.sight import Sight
+from slimsearch.routes.route import Merge
 
 
 class Eyes:

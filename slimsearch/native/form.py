@@ -22,11 +22,11 @@ import numpy as np
 from numpy import ndarray
 
 from slimsearch import files
-from slimsearch.checkpoint import Checkpoint
 from slimsearch.errors import ModelError
 from slimsearch.graphs.anatomy import Decoder
+from slimsearch.model.checkpoint import Checkpoint
 from slimsearch.native.parts import SIZES, Part
-from slimsearch.route import Route, from_json, plain
+from slimsearch.routes.route import Route, from_json, plain
 
 FORM, DECODER, OTHERS = "native", "decoder.safetensors", "model.safetensors"
 FORMAT = 1

@@ -13,7 +13,7 @@ from slimsearch.errors import InputError, ModelError
 from slimsearch.native import form, library
 from slimsearch.native.form import Shape, Tensors
 from slimsearch.native.parts import NORMS, ROLES, SLACK, WORD
-from slimsearch.route import Kinds, Step
+from slimsearch.routes.route import Kinds, Step
 
 DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from slimsearch.batch import Batch
 from slimsearch.graphs.int8 import STEPS, row_scale
-from slimsearch.hessian import Factor, full_precision
+from slimsearch.model.batch import Batch
+from slimsearch.model.vlm import VLM
 from slimsearch.native.parts import Steps
-from slimsearch.vlm import VLM
-from slimsearch.walk import walk
+from slimsearch.surgery.hessian import Factor, full_precision
+from slimsearch.surgery.walk import walk
 
 BLOCK = 128  # columns whose errors reach those behind them in one product
 

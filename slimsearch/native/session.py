@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from slimsearch import loading
 from slimsearch.contracts import Session
 from slimsearch.errors import InputError
-from slimsearch.kinds import PICTURE, PROMPT, TEXT
+from slimsearch.model import loading
 from slimsearch.native import form, library
 from slimsearch.native.cache import Cache
 from slimsearch.native.form import Held
 from slimsearch.native.library import Engine
 from slimsearch.native.mapped import Parts
+from slimsearch.routes.kinds import PICTURE, PROMPT, TEXT
 
 LANES = 16  # places of the cache that lie side by side
 

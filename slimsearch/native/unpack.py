@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimsearch.checkpoint import SINGLE
+from slimsearch.model.checkpoint import SINGLE
 from slimsearch.native import form
 from slimsearch.native.form import Held, Shape, Tensors
 from slimsearch.native.mapped import DTYPES

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from slimsearch import said
-from slimsearch.batch import IGNORED, Batch
-from slimsearch.said import Said
-from slimsearch.vlm import VLM
+from slimsearch.model.batch import IGNORED, Batch
+from slimsearch.model.vlm import VLM
+from slimsearch.teaching import said
+from slimsearch.teaching.said import Said
 
 
 class Divergence:

@@ -1,9 +1,9 @@
 """KL to what the dense model expects next, per answer token of the calibration's pairs."""
 
-from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.vlm import VLM
 from slimsearch.objectives._kl import Divergence
-from slimsearch.vlm import VLM
 
 
 class AnswerKL(Term):

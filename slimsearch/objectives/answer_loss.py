@@ -1,8 +1,8 @@
 """Cross-entropy per answer token on the calibration's image-text pairs."""
 
-from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
-from slimsearch.vlm import VLM
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.vlm import VLM
 
 
 class AnswerLoss(Term):

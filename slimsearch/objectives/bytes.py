@@ -6,9 +6,9 @@ bf16 at half sparsity 9/16 of dense. One that is smaller dense counts dense, all
 
 from math import ceil
 
-from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
-from slimsearch.vlm import VLM
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.vlm import VLM
 
 
 class Bytes(Term):

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
 from slimsearch.flops import shape
 from slimsearch.flops.measured_pass import measured_pass
 from slimsearch.latency import stopwatch, table
 from slimsearch.latency.meter import LatencyMeter
 from slimsearch.latency.table import Table
-from slimsearch.vlm import VLM
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.vlm import VLM
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Cross-entropy per token on the calibration's text segments."""
 
-from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
-from slimsearch.vlm import VLM
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.vlm import VLM
 
 
 class TextLoss(Term):

@@ -8,9 +8,9 @@ from math import exp, log
 
 import torch
 
-from slimsearch.batch import Calibrated
 from slimsearch.contracts import Term
-from slimsearch.vlm import VLM
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.vlm import VLM
 
 
 class WeightNorm(Term):

@@ -20,8 +20,8 @@ from slimsearch.replicating.exhibits import Exhibit
 from slimsearch.replicating.study import Study
 from slimsearch.reporting import page
 from slimsearch.reporting.markup import Chapter, paragraph
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.watch import Watch
 
 PAGE, FACTS = "paper.html", "paper.json"
 

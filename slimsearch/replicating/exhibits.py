@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slimsearch import comparing, sweeping
+from slimsearch.api import comparing, sweeping
 from slimsearch.drawing import Chart, Series, plot
 from slimsearch.replicating import published
 from slimsearch.replicating.published import GROUPS, RATIOS

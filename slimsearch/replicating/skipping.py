@@ -14,16 +14,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch import assembly, files, inputs
-from slimsearch.assembly import Bench
+from slimsearch import files
+from slimsearch.api import assembly, inputs
+from slimsearch.api.assembly import Bench
 from slimsearch.contracts import Family
 from slimsearch.drawing import Chart, Scene, Series, plot, svg
 from slimsearch.drawing.png import png
 from slimsearch.errors import RunError, SettingsError
 from slimsearch.policy import Table
-from slimsearch.route import Route, plain, together
+from slimsearch.routes.route import Route, plain, together
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.watch import Watch
 
 FILE = "skipping.json"
 INTERVALS = (2, 3, 4, 6, 8)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slimsearch import comparing, files, results, settings, studying, sweeping, timing
+from slimsearch import files, settings
+from slimsearch.api import comparing, studying, sweeping, timing
+from slimsearch.api.studying import Outcome, Trial
 from slimsearch.errors import ResourceError, SettingsError, did_you_mean
+from slimsearch.record import results
 from slimsearch.replicating.published import RATIOS
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.studying import Outcome, Trial
-from slimsearch.watch import Watch
 
 EXHIBITS = ("table-1", "table-2", "table-3", "table-4", "figure-1", "figure-3")
 NARROWED = "narrow-"  # models of slimsearch narrow, which is no search

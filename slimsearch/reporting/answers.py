@@ -8,9 +8,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from slimsearch import results
 from slimsearch.calibration.pictures import load_picture
 from slimsearch.errors import SlimsearchError
+from slimsearch.record import results
 from slimsearch.reporting.markup import Chapter, Html, missing, paragraph, tag
 from slimsearch.reporting.story import Story
 

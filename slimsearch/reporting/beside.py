@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from slimsearch import results
+from slimsearch.record import results
 from slimsearch.reporting.markup import Chapter, Html, missing, paragraph, table
 from slimsearch.reporting.story import Story
 from slimsearch.reporting.words import FIGURES, bounded, figure, listed, size, spelt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from slimsearch import history
+from slimsearch.record import history
 from slimsearch.reporting import findings
 from slimsearch.reporting.markup import Chapter, Figure, Html, join, missing, paragraph, table, tag
 from slimsearch.reporting.story import Story, digest

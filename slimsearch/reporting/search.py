@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from slimsearch import ranks
 from slimsearch.reporting import findings, searching
 from slimsearch.reporting.markup import (
     Chapter,
@@ -17,6 +16,7 @@ from slimsearch.reporting.markup import (
 )
 from slimsearch.reporting.story import Story
 from slimsearch.reporting.words import listed, part, spelt
+from slimsearch.searching import ranks
 from slimsearch.settings import strategy_of
 
 MOST_FAILURES = 40

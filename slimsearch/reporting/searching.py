@@ -9,8 +9,8 @@ from math import sqrt
 import numpy as np
 from numpy import ndarray
 
-from slimsearch.candidate import Score
 from slimsearch.drawing import Chart, Scene, Series, plot
+from slimsearch.record.candidate import Score
 from slimsearch.reporting.story import Story
 from slimsearch.reporting.words import spelt
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slimsearch import history
+from slimsearch.record import history
 from slimsearch.reporting import answers, beside, cost, quality, search
 from slimsearch.reporting.markup import Chapter, Figure, Gallery, Html, Piece, tag
 from slimsearch.reporting.story import Story

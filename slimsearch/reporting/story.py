@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from slimsearch import files, history, policy, results
+from slimsearch import files, policy
 from slimsearch import settings as choices
-from slimsearch.candidate import Score
 from slimsearch.errors import RunError
-from slimsearch.history import History
 from slimsearch.policy import SPARSITY, Table
+from slimsearch.record import history, results
+from slimsearch.record.candidate import Score
+from slimsearch.record.history import History
 from slimsearch.settings import DEMO, Settings
 
 

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import torch
 
-from slimsearch import artefact, checkpoint, loading, placing
+from slimsearch import artefact
 from slimsearch.contracts import Runtime, Session
 from slimsearch.errors import ModelError
+from slimsearch.model import checkpoint, loading, placing
+from slimsearch.model.resident import Resident
 from slimsearch.native.unpack import unpack
-from slimsearch.resident import Resident
 from slimsearch.settings import Settings
 
 

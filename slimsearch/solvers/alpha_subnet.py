@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from slimsearch.contracts import Pruned, Solver
-from slimsearch.hessian import Hessian
-from slimsearch.masks import groups, lowest_of_groups, lowest_per_row, without
+from slimsearch.surgery.hessian import Hessian
+from slimsearch.surgery.masks import groups, lowest_of_groups, lowest_per_row, without
 
 
 @dataclass(frozen=True)

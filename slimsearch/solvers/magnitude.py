@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from slimsearch.contracts import Pruned, Solver
-from slimsearch.hessian import Hessian
-from slimsearch.masks import groups, lowest, lowest_of_groups, without
+from slimsearch.surgery.hessian import Hessian
+from slimsearch.surgery.masks import groups, lowest, lowest_of_groups, without
 
 
 @dataclass(frozen=True)

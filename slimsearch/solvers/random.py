@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from slimsearch.contracts import Pruned, Solver
-from slimsearch.hessian import Hessian
-from slimsearch.masks import groups, lowest, lowest_of_groups, without
+from slimsearch.surgery.hessian import Hessian
+from slimsearch.surgery.masks import groups, lowest, lowest_of_groups, without
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from slimsearch import obs
-from slimsearch.column_blocks import BLOCK
 from slimsearch.contracts import Pruned, Solver
 from slimsearch.errors import SettingsError, SolverError
-from slimsearch.hessian import Factor, Hessian
-from slimsearch.masks import groups
+from slimsearch.surgery import obs
+from slimsearch.surgery.column_blocks import BLOCK
+from slimsearch.surgery.hessian import Factor, Hessian
+from slimsearch.surgery.masks import groups
 
 ROWS = 256  # compared at a time on a CPU, so that they stay in the cache
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from slimsearch.contracts import Pruned, Solver
-from slimsearch.hessian import Hessian
-from slimsearch.masks import groups, lowest_of_groups, lowest_per_row, without
+from slimsearch.surgery.hessian import Hessian
+from slimsearch.surgery.masks import groups, lowest_of_groups, lowest_per_row, without
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from pymoo.core.mutation import Mutation
 from pymoo.core.population import Population
 from pymoo.core.repair import Repair
 
-from slimsearch.budget import Budget
-from slimsearch.candidate import Genes, Hints
-from slimsearch.first_generation import first_generation
+from slimsearch.budgets.budget import Budget
+from slimsearch.record.candidate import Genes, Hints
+from slimsearch.searching.first_generation import first_generation
 
 WORST = 1e30  # stands for infinity: pymoo may report a NaN or inf as its optimum
 

@@ -1,6 +1,6 @@
 """Layer-wise ratios by the tails of the spectra, as AlphaPruning gives them: no search."""
 
-from slimsearch.alone import Alone
+from slimsearch.searching.alone import Alone
 
 
 class Alpha(Alone):

@@ -17,9 +17,9 @@ from pymoo.core.problem import Problem
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
-from slimsearch.budget import Budget
-from slimsearch.candidate import Genes, Hints, Score
+from slimsearch.budgets.budget import Budget
 from slimsearch.contracts import Strategy
+from slimsearch.record.candidate import Genes, Hints, Score
 from slimsearch.strategies._pymoo import WORST, breeding, genes_of, genes_of_all
 
 

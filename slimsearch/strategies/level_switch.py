@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slimsearch.budget import Budget
-from slimsearch.candidate import Genes, Hints, Score
+from slimsearch.budgets.budget import Budget
 from slimsearch.contracts import Strategy
+from slimsearch.record.candidate import Genes, Hints, Score
 
 SWITCHES = 3  # at most so many pairs of genes trade a level
 TRIES = 20  # draws for each child before a small space is taken to be used up

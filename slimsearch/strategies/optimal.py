@@ -1,6 +1,6 @@
 """The allocation of least predicted loss, from stored errors and gradients: no search."""
 
-from slimsearch.alone import Alone
+from slimsearch.searching.alone import Alone
 
 
 class Optimal(Alone):

@@ -1,6 +1,6 @@
 """Layer-wise ratios by outliers, as OWL gives them: one candidate, no search."""
 
-from slimsearch.alone import Alone
+from slimsearch.searching.alone import Alone
 
 
 class Owl(Alone):

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slimsearch.budget import Budget
-from slimsearch.candidate import Genes, Score
+from slimsearch.budgets.budget import Budget
 from slimsearch.contracts import Strategy
-from slimsearch.first_generation import first_generation
+from slimsearch.record.candidate import Genes, Score
+from slimsearch.searching.first_generation import first_generation
 
 
 class Random(Strategy):

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slimsearch.budget import Budget
-from slimsearch.candidate import Genes, Hints, Score
+from slimsearch.budgets.budget import Budget
 from slimsearch.contracts import Strategy
-from slimsearch.first_generation import first_generation
+from slimsearch.record.candidate import Genes, Hints, Score
+from slimsearch.searching.first_generation import first_generation
 
 DOUBT = 0.2  # how far a gene's price may lie from the common one before anything is scored
 NOISE = 0.03  # of the totals' spread that the model does not explain

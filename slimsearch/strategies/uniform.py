@@ -1,6 +1,6 @@
 """No search: every part at the level nearest to the target, asked once."""
 
-from slimsearch.alone import Alone
+from slimsearch.searching.alone import Alone
 
 
 class Uniform(Alone):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from slimsearch import official
-from slimsearch.batch import Calibrated
 from slimsearch.calibration.records import read_records
 from slimsearch.calibration.turns import turns_of
 from slimsearch.contracts import Question, Task, Words
-from slimsearch.vlm import VLM
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.vlm import VLM
 
 
 class Pairs(Task):

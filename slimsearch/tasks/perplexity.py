@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from slimsearch import official
-from slimsearch.batch import Calibrated
 from slimsearch.calibration import hub
 from slimsearch.contracts import Examinee, Question, Task, Words
 from slimsearch.errors import SettingsError, TaskError
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.vlm import VLM
 from slimsearch.scoring import Sums, ratio
-from slimsearch.vlm import VLM
 
 LENGTH = 2048  # of SparseGPT's windows, and the most that is taken unless asked for
 # On the hub: data set, revision, file, column, and what joins its rows in the literature.

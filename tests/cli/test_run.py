@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import tiny
 
-from slimsearch import api, history, settings
-from slimsearch.run import reopen
+from slimsearch import settings
+from slimsearch.api import runs
+from slimsearch.record import history
+from slimsearch.record.run import reopen
 
 SLIMSEARCH = Path(sys.executable).with_name("slimsearch")
 
@@ -22,7 +24,7 @@ def run(tmp_path_factory, llava, pairs_file, text_file) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "done"
     chosen = tiny.settings(llava, pairs_file, text_file)
-    api.search(settings.change(chosen, {"out": str(folder)}, "the test"))
+    runs.search(settings.change(chosen, {"out": str(folder)}, "the test"))
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from slimsearch.candidate import ProjectorStep
+from slimsearch.record.candidate import ProjectorStep
 
 
 def test_a_run_is_tuned_with_its_own_pairs(slimsearch, flags, small, tmp_path):

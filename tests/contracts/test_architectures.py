@@ -9,8 +9,8 @@ import tiny_families
 import torch
 from safetensors.torch import load_file
 
-from slimsearch import checkpoint, loading, vlm
 from slimsearch.contracts import Architecture
+from slimsearch.model import checkpoint, loading, vlm
 from slimsearch.plugins import about, find, names
 
 ARCHITECTURES = names("architectures")

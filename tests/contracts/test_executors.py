@@ -2,16 +2,16 @@
 
 import pytest
 
-from slimsearch.batch import Calibrated
-from slimsearch.candidate import Candidate, Score
 from slimsearch.contracts import Executor
-from slimsearch.evaluate import Evaluator
 from slimsearch.families.layer_sparsity import LayerSparsity
-from slimsearch.level_store import LevelStore, fill
+from slimsearch.model.batch import Calibrated
 from slimsearch.objectives.text_loss import TextLoss
 from slimsearch.plugins import about, make, names
 from slimsearch.policy import Policy
+from slimsearch.record.candidate import Candidate, Score
+from slimsearch.searching.evaluate import Evaluator
 from slimsearch.solvers.magnitude import Magnitude
+from slimsearch.surgery.level_store import LevelStore, fill
 
 EXECUTORS = names("executors")
 

@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimsearch import level_store
 from slimsearch.contracts import Family
-from slimsearch.conversation import text_batches
 from slimsearch.errors import PolicyError
-from slimsearch.level_store import LevelStore
+from slimsearch.model.conversation import text_batches
 from slimsearch.plugins import about, find, names
 from slimsearch.policy import Body, Matrix, PolicyFile
-from slimsearch.space import build
+from slimsearch.searching.space import build
+from slimsearch.surgery import level_store
+from slimsearch.surgery.level_store import LevelStore
 
 FAMILIES = names("families")
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -65,7 +65,7 @@ def held(tmp_path_factory):
     """A tiny model and a store of three levels of every matrix."""
     import tiny
 
-    from slimsearch import checkpoint, loading
+    from slimsearch.model import checkpoint, loading
     from slimsearch.solvers.magnitude import Magnitude
 
     folder = tiny.llava(tmp_path_factory.mktemp("model") / "llava", kv_heads=2)

@@ -5,17 +5,18 @@ from math import isfinite
 import pytest
 import torch
 
-from slimsearch import assembly, checkpoint, conversation, loading
-from slimsearch.batch import Calibrated
+from slimsearch.api import assembly
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Term
 from slimsearch.demo import world
 from slimsearch.graphs.anatomy import Matrix
 from slimsearch.latency import stopwatch
 from slimsearch.latency.table import Point
+from slimsearch.model import checkpoint, conversation, loading
+from slimsearch.model.batch import Calibrated
 from slimsearch.plugins import about, find, names
-from slimsearch.said import TOP
 from slimsearch.settings import Settings
+from slimsearch.teaching.said import TOP
 
 TERMS = names("objectives")
 LOSSES = sorted(name for name in TERMS if name.endswith(("_loss", "_kl")))

@@ -13,10 +13,10 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from slimsearch import exporting, generating
+from slimsearch.api import exporting, generating
+from slimsearch.api.generating import Speaker, Talk
 from slimsearch.contracts import Runtime
 from slimsearch.errors import InputError, ModelError
-from slimsearch.generating import Speaker, Talk
 from slimsearch.plugins import about, find, names
 from slimsearch.shelf import PACKAGE
 

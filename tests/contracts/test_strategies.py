@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimsearch.bill import Sum
-from slimsearch.budget import TOLERANCE, Budget
-from slimsearch.candidate import Genes, Score
+from slimsearch.budgets.bill import Sum
+from slimsearch.budgets.budget import TOLERANCE, Budget
 from slimsearch.contracts import Strategy
 from slimsearch.plugins import about, find, names
 from slimsearch.policy import Gene
+from slimsearch.record.candidate import Genes, Score
 
 STRATEGIES = names("strategies")
 ALONE = {"uniform", "owl", "alpha", "optimal"}  # one candidate, by rule

@@ -8,11 +8,13 @@ import torch
 from torch.nn import functional
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from slimsearch import assembly, checkpoint, conversation, loading, marking
-from slimsearch.batch import Calibrated
+from slimsearch.api import assembly
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import JudgedTask, Task
 from slimsearch.demo import world
+from slimsearch.evaluation import marking
+from slimsearch.model import checkpoint, conversation, loading
+from slimsearch.model.batch import Calibrated
 from slimsearch.plugins import about, find, names
 
 TASKS = names("tasks")

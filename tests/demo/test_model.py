@@ -7,13 +7,13 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import slimsearch.demo
-from slimsearch import pruning
+from slimsearch.api import pruning
 from slimsearch.demo.measure import accuracy, perplexity
 from slimsearch.demo.recipe import IGNORED, make_model, picture_rows
 from slimsearch.demo.train import Plan, train
 from slimsearch.demo.world import PICTURE_SIZE, pictures, text
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.watch import Watch
 
 FOLDER = Path(slimsearch.demo.__file__).parent / "model"
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, on load

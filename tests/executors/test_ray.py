@@ -13,22 +13,22 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from slimsearch import api
-from slimsearch.batch import Calibrated
-from slimsearch.candidate import Candidate
+from slimsearch.api import runs
 from slimsearch.contracts import Term
-from slimsearch.conversation import text_batches
 from slimsearch.errors import ResourceError
-from slimsearch.evaluate import Evaluator
 from slimsearch.executors._cluster import connected
 from slimsearch.executors._worker import tensors_shared
 from slimsearch.executors.ray import Ray
 from slimsearch.families.layer_sparsity import LayerSparsity
-from slimsearch.level_store import LevelStore, fill
+from slimsearch.model.batch import Calibrated
+from slimsearch.model.conversation import text_batches
 from slimsearch.objectives.text_loss import TextLoss
 from slimsearch.policy import Policy
+from slimsearch.record.candidate import Candidate
+from slimsearch.searching.evaluate import Evaluator
+from slimsearch.searching.watch import Watch
 from slimsearch.solvers.magnitude import Magnitude
-from slimsearch.watch import Watch
+from slimsearch.surgery.level_store import LevelStore, fill
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -140,9 +140,9 @@ def workers() -> list[int]:
 def test_a_run_on_two_nodes_is_the_run_on_this_one(cluster, small, tmp_path):
     """Journal, policy and weights, bit for bit, though a worker and then a node are killed."""
     alone, many = (replace(small, out=str(tmp_path / name)) for name in ("alone", "many"))
-    api.search(alone)
+    runs.search(alone)
     watch = Killing(cluster)
-    api.search(
+    runs.search(
         replace(many, executor="ray", ray_address=cluster[0].address, ray_workers=2, ray_cpus=1),
         watch,
     )

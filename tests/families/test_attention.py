@@ -5,9 +5,9 @@ import tiny
 import tiny_families
 import torch
 
-from slimsearch import checkpoint, conversation, loading
 from slimsearch.calibration import Pair, Turn
 from slimsearch.errors import SettingsError
+from slimsearch.model import checkpoint, conversation, loading
 
 FAMILIES = [*tiny_families.VISION, *tiny_families.TEXT]
 EAGER = ("gemma2",)  # it caps what torch's attention does not

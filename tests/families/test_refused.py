@@ -7,8 +7,9 @@ import tiny_families
 import torch
 import transformers
 
-from slimsearch import checkpoint, exporting, loading
+from slimsearch.api import exporting
 from slimsearch.errors import ModelError
+from slimsearch.model import checkpoint, loading
 
 SMALL = {
     "vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,

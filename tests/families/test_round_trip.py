@@ -11,8 +11,8 @@ import tiny_families
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from slimsearch import pruning
-from slimsearch.watch import Watch
+from slimsearch.api import pruning
+from slimsearch.searching.watch import Watch
 
 FAMILIES = [*tiny_families.VISION, *tiny_families.TEXT]
 BESIDE = "preprocessor_config.json"

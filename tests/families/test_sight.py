@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from slimsearch import checkpoint, conversation, loading, streaming
-from slimsearch.batch import batches_of
 from slimsearch.calibration import Pair, Turn
-from slimsearch.conversation import pair_batches, text_batches
-from slimsearch.decoding import Prompt, greedy
-from slimsearch.kinds import PROMPT, TEXT
-from slimsearch.resident import Resident
-from slimsearch.walk import walk
+from slimsearch.model import checkpoint, conversation, loading, streaming
+from slimsearch.model.batch import batches_of
+from slimsearch.model.conversation import pair_batches, text_batches
+from slimsearch.model.decoding import Prompt, greedy
+from slimsearch.model.resident import Resident
+from slimsearch.routes.kinds import PROMPT, TEXT
+from slimsearch.surgery.walk import walk
 
 TURNS = (Turn("What colour is it?", "red"), Turn("And around that?", "blue and more"))
 SIZES = ((16, 16), (40, 20), (20, 45), (33, 33), (40, 20))  # square, wide, tall, large

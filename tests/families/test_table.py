@@ -20,12 +20,14 @@ import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
-from slimsearch import api, artefact, checkpoint, exporting, generating, pruning, senses
+from slimsearch import artefact
+from slimsearch.api import exporting, generating, pruning, runs
+from slimsearch.api.generating import Talk
 from slimsearch.errors import ModelError
-from slimsearch.generating import Talk
+from slimsearch.model import checkpoint, senses
 from slimsearch.plugins import find
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.watch import Watch
 
 README = Path(__file__).parents[2] / "README.md"
 FAMILIES = [*tiny_families.VISION, *tiny_families.TEXT]
@@ -69,7 +71,7 @@ def earned(family: str, place: Path) -> list[str]:
     settings = chosen(source, place)
     pruned = pruning.prune(replace(settings, policy="uniform"), place / "pruned", Watch())
     check_pruned(source, place / "pruned", pruned.sparsity)
-    found = api.search(replace(settings, out=str(place / "run")))
+    found = runs.search(replace(settings, out=str(place / "run")))
     columns = ["prune", *searched(found)]
     exporting.export(str(place / "run"), ["hf"], place / "hf")
     columns += ["export HF"] if spoken(place / "hf", "torch") == generated(place / "hf") else []
@@ -139,7 +141,7 @@ def tensors(folder: Path) -> dict[str, tuple[str, list[int], bytes]]:
     return found
 
 
-def searched(found: api.Result) -> list[str]:
+def searched(found: runs.Result) -> list[str]:
     """Whether candidates were scored, and the projector stepped and was judged on pictures."""
     assert len(found.rounds) == 2
     assert np.isfinite(found.total)

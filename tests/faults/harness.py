@@ -22,7 +22,7 @@ import tiny
 from faults import victim
 from faults.victim import Fault, Work
 
-from slimsearch import journal
+from slimsearch.record import journal
 
 LONG = os.environ.get("SLIMSEARCH_FAULTS") == "long"
 APART = ("times.jsonl", "settings.toml", "lock")  # hold seconds, the folder's name, nothing

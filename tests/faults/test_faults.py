@@ -11,8 +11,8 @@ import pytest
 from faults.harness import LONG, TALLY, Ended, Ground, attempt, times
 from faults.victim import FailingStep, FullDisk, ReadOnly
 
-from slimsearch import history, journal
 from slimsearch.errors import RunError
+from slimsearch.record import history, journal
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(0 if LONG else 300)]
 
@@ -209,7 +209,7 @@ def test_two_processes_on_one_run(ground: Ground):
     run = ground.cut(ground.ends()[2])
     holder = subprocess.Popen(
         [sys.executable, "-c",
-         "import sys, time; from pathlib import Path; from slimsearch.run import reopen;"
+         "import sys, time; from pathlib import Path; from slimsearch.record.run import reopen;"
          "held = reopen(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)", str(run)],
         stdout=subprocess.PIPE,
     )  # fmt: skip

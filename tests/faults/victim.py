@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 import torch
 
-from slimsearch import api, exporting, level_store
+from slimsearch.api import exporting, runs
 from slimsearch.errors import SlimsearchError
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.watch import Watch
+from slimsearch.surgery import level_store
 
 
 class Fault(Protocol):
@@ -122,9 +123,9 @@ def main(pipe: Connection, work: Work, fault: Fault | None) -> None:
             fault.prepare()
         watch = Telling(pipe)
         if work.kind == "search":
-            api.search(work.settings, watch)
+            runs.search(work.settings, watch)
         elif work.kind == "resume":
-            api.resume(work.run, watch)
+            runs.resume(work.run, watch)
         else:
             exporting.export(str(work.run), ["hf"], work.run.with_name(work.run.name + "-export"))
     except SlimsearchError as error:

@@ -13,7 +13,8 @@ for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
 import tiny  # noqa: E402
 import torch  # noqa: E402
 
-from slimsearch import api, checkpoint, inputs, loading  # noqa: E402, F401
+from slimsearch.api import inputs, runs  # noqa: E402, F401
+from slimsearch.model import checkpoint, loading  # noqa: E402
 from slimsearch.strategies import genetic  # noqa: E402, F401
 
 torch.set_num_threads(1)

@@ -7,11 +7,11 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from slimsearch import checkpoint
 from slimsearch.flops import count, shape
 from slimsearch.flops.count import FFN, HEAD, PROJECTIONS, PROJECTOR, SCORES, VISION
-from slimsearch.route import plain
-from slimsearch.traffic import Traffic, prompt, token
+from slimsearch.model import checkpoint
+from slimsearch.routes.route import plain
+from slimsearch.routes.traffic import Traffic, prompt, token
 
 TEXT = 11
 KINDS = {

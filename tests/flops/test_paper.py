@@ -3,8 +3,8 @@
 import pytest
 
 from slimsearch.flops import count, paper
-from slimsearch.route import plain
-from slimsearch.traffic import prompt
+from slimsearch.routes.route import plain
+from slimsearch.routes.traffic import prompt
 
 
 def test_every_cell_is_within_a_quarter_of_a_percent():

@@ -9,14 +9,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from slimsearch import checkpoint, conversation, loading, traffic
-from slimsearch.batch import Batch
 from slimsearch.calibration import Pair, Turn
 from slimsearch.flops import count, shape
 from slimsearch.flops.count import FFN, PROJECTIONS, SCORES
-from slimsearch.kinds import PROMPT
-from slimsearch.route import EVERY, PICTURES, TOKENS, Route, Step, plain
-from slimsearch.vlm import VLM
+from slimsearch.model import checkpoint, conversation, loading
+from slimsearch.model.batch import Batch
+from slimsearch.model.vlm import VLM
+from slimsearch.routes import traffic
+from slimsearch.routes.kinds import PROMPT
+from slimsearch.routes.route import EVERY, PICTURES, TOKENS, Route, Step, plain
 
 PLAIN = SDPBackend.MATH  # the counter does not know the others on a CPU
 ROUTES = {

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import tiny
 import torch
 
-from slimsearch import Settings, __version__, journal, search
-from slimsearch.history import FORMAT
+from slimsearch import Settings, __version__, search
+from slimsearch.record import journal
+from slimsearch.record.history import FORMAT
 
 HERE = Path(__file__).parent
 BUILT_IN = Path("/tmp/slimsearch-golden")  # runs name the place of their model: one of nobody's

@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from slimsearch.graphs import pictures
-from slimsearch.resident import Resident
+from slimsearch.model.resident import Resident
 
 SHAPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

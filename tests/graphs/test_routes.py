@@ -5,13 +5,14 @@ import pytest
 import tiny
 from safetensors import safe_open
 
-from slimsearch import artefact, checkpoint, loading, plugins
+from slimsearch import artefact, plugins
 from slimsearch.contracts import Session
 from slimsearch.errors import ModelError
-from slimsearch.kinds import PICTURE, PROMPT, TEXT
+from slimsearch.model import checkpoint, loading
+from slimsearch.model.resident import Resident
 from slimsearch.native import library
-from slimsearch.resident import Resident
-from slimsearch.route import EVERY, PICTURES, TOKENS, Merge, Route, Step, plain
+from slimsearch.routes.kinds import PICTURE, PROMPT, TEXT
+from slimsearch.routes.route import EVERY, PICTURES, TOKENS, Merge, Route, Step, plain
 
 BLOCKS = 4
 P, V = PROMPT, PICTURE

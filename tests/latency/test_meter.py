@@ -6,7 +6,7 @@ import pytest
 from slimsearch.latency.meter import LatencyMeter
 from slimsearch.latency.table import Point, Table
 from slimsearch.policy import Matrix
-from slimsearch.traffic import Traffic
+from slimsearch.routes.traffic import Traffic
 
 BLOCKS, TOKENS = 2, 10
 MATRICES = [

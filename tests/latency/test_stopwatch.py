@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from slimsearch import api
-from slimsearch.batch import Calibrated
+from slimsearch.api import runs
 from slimsearch.guest import host
 from slimsearch.latency import stopwatch, table
 from slimsearch.latency.work import Work
+from slimsearch.model.batch import Calibrated
 from slimsearch.native import library
 from slimsearch.objectives.latency import Latency
 from slimsearch.plugins import find
@@ -86,7 +86,7 @@ def test_a_run_keeps_its_times_and_a_resumed_one_uses_them(small_search, tmp_pat
     """The numbers of the journal are scored with, whatever the machine would say today."""
     chosen = replace(small_search, objective="text_loss + 2*latency", latency_phase="decode",
                      latency_tokens=8, rounds=1, out=str(tmp_path / "run"))  # fmt: skip
-    found = api.search(chosen)
+    found = runs.search(chosen)
     assert found.terms["latency"] > 0
     lines = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     (kept,) = [r for line in lines if (r := json.loads(line[9:]))["kind"] == "noted"]
@@ -96,7 +96,7 @@ def test_a_run_keeps_its_times_and_a_resumed_one_uses_them(small_search, tmp_pat
     cut = next(n for n, line in enumerate(lines) if '"kind":"score"' in line)
     (tmp_path / "run" / "journal.jsonl").write_text("\n".join(lines[: cut + 1]) + "\n")
     monkeypatch.setattr(stopwatch, "table_of", None)  # measuring again would fail
-    again = api.resume(tmp_path / "run")
+    again = runs.resume(tmp_path / "run")
     assert again.terms == found.terms
     assert again.total == found.total
 

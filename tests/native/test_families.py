@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tiny_families
 
-from slimsearch import checkpoint, exporting, generating, loading
-from slimsearch.exporting import Choices
-from slimsearch.generating import Talk
+from slimsearch.api import exporting, generating
+from slimsearch.api.exporting import Choices
+from slimsearch.api.generating import Talk
+from slimsearch.model import checkpoint, loading
+from slimsearch.model.resident import Resident
 from slimsearch.native import library
 from slimsearch.native.session import NativeSession
-from slimsearch.resident import Resident
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="no C compiler here")
 

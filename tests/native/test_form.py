@@ -9,9 +9,11 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from slimsearch import artefact, checkpoint, exporting, generating, loading
+from slimsearch import artefact
+from slimsearch.api import exporting, generating
+from slimsearch.api.exporting import Choices
 from slimsearch.errors import ModelError, SettingsError
-from slimsearch.exporting import Choices
+from slimsearch.model import checkpoint, loading
 from slimsearch.native import form, library
 from slimsearch.native.session import NativeSession
 
@@ -136,7 +138,7 @@ def test_forged_files_whose_hashes_agree_are_refused(exported, tmp_path, what):
 
 
 def test_torch_reads_it_where_there_is_no_compiler(exported, source, monkeypatch, pairs_file):
-    from slimsearch.generating import Talk
+    from slimsearch.api.generating import Talk
 
     monkeypatch.setattr(library, "absent", lambda: "The native engine needs a C compiler.")
     said = {}

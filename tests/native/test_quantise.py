@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from slimsearch import artefact, exporting
-from slimsearch.exporting import Choices
+from slimsearch import artefact
+from slimsearch.api import exporting
+from slimsearch.api.exporting import Choices
 from slimsearch.graphs.int8 import row_scale, to_steps
-from slimsearch.hessian import Hessian
 from slimsearch.native import library
 from slimsearch.native.quantise import quantise, solve
 from slimsearch.native.session import NativeSession
+from slimsearch.surgery.hessian import Hessian
 
 
 @pytest.fixture

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from reader import Reader
 
-from slimsearch import api, replicating, results
+from slimsearch import replicating
+from slimsearch.api import runs
+from slimsearch.api.studying import Outcome
 from slimsearch.errors import ResourceError, SettingsError
+from slimsearch.record import results
 from slimsearch.replicating import exhibits, published, study
 from slimsearch.replicating.published import GROUPS, RATIOS
 from slimsearch.replicating.study import Study
+from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
-from slimsearch.studying import Outcome
-from slimsearch.watch import Watch
 
 
 class Notes(Watch):
@@ -219,7 +221,7 @@ def test_a_paper_of_real_runs(small, tmp_path):
     shown, sizes = "table-1, figure-3", ([2, 4], [12])
     rows = study.trials(chosen, study.exhibits(shown), *sizes)
     for name, row in rows.items():  # else each were a process of its own
-        api.search(replace(row.settings, out=str(folder / name)))
+        runs.search(replace(row.settings, out=str(folder / name)))
     place = folder / "ours-0.5" / results.FOLDER / "champion" / "scienceqa.json"
     results.write(place, evaluation("scienceqa", "champion", 61.25))
     done = replicating.replicate(chosen, shown, sizes, {}, "", folder, Watch())

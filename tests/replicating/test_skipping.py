@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 import pytest
 import tiny
 
-from slimsearch import assembly, inputs
+from slimsearch.api import assembly, inputs
 from slimsearch.errors import RunError, SettingsError
-from slimsearch.kinds import PICTURE, PROMPT, TEXT
 from slimsearch.replicating import skipping
-from slimsearch.route import Route, Step, plain
-from slimsearch.watch import Watch
+from slimsearch.routes.kinds import PICTURE, PROMPT, TEXT
+from slimsearch.routes.route import Route, Step, plain
+from slimsearch.searching.watch import Watch
 
 T, ALL = frozenset({TEXT}), frozenset({PICTURE, PROMPT, TEXT})
 

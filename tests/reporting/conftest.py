@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from slimsearch import api, reporting, results
+from slimsearch import reporting
+from slimsearch.api import runs
+from slimsearch.record import results
 from slimsearch.settings import Settings
 
 
@@ -15,7 +17,7 @@ def run(tmp_path_factory, llava: Path, pairs_file: Path, text_file: Path) -> Pat
     """Finished, evaluated on two tasks, and timed."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     chosen = tiny.settings(llava, pairs_file, text_file)
-    api.search(Settings(**{**vars(chosen), "rounds": 3, "finalists": 3, "out": str(folder)}))
+    runs.search(Settings(**{**vars(chosen), "rounds": 3, "finalists": 3, "out": str(folder)}))
     picture = folder.parent / "asked.png"
     tiny.picture(3).save(picture)
     for model, right in (("dense", 80.0), ("champion", 60.0)):

@@ -16,9 +16,11 @@ from PIL import Image
 from reader import Reader
 from safetensors.torch import load_file
 
-from slimsearch import api, cli, history, reporting, settings
-from slimsearch.candidate import Score
+from slimsearch import cli, reporting, settings
+from slimsearch.api import runs
 from slimsearch.errors import RunError, SettingsError
+from slimsearch.record import history
+from slimsearch.record.candidate import Score
 from slimsearch.reporting import beside, findings, search, searching, story, words
 from slimsearch.reporting.markup import Html, rendered, tag
 
@@ -306,7 +308,7 @@ def test_several_runs_are_laid_side_by_side(run, tmp_path):
 def test_a_front_is_drawn_term_against_term(small, tmp_path):
     chosen = replace(small, strategy="pareto", objective="text_loss + answer_loss", rounds=1,
                      out=str(tmp_path / "front"))  # fmt: skip
-    api.search(chosen)
+    runs.search(chosen)
     reporting.report([tmp_path / "front"], tmp_path / "report")
     found = story.read(tmp_path / "front")
     said = plain(search.front(found))

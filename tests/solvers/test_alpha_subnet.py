@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from slimsearch.hessian import Hessian
 from slimsearch.solvers.alpha_subnet import AlphaSubnet
 from slimsearch.solvers.wanda import Wanda
+from slimsearch.surgery.hessian import Hessian
 
 ROWS, COLUMNS = 6, 24
 

@@ -2,12 +2,12 @@
 
 import torch
 
-from slimsearch.hessian import Hessian
-from slimsearch.masks import lowest, lowest_of_groups, lowest_per_row
 from slimsearch.solvers.magnitude import Magnitude
 from slimsearch.solvers.magnitude_row import MagnitudeRow
 from slimsearch.solvers.random import Random
 from slimsearch.solvers.wanda import Wanda
+from slimsearch.surgery.hessian import Hessian
+from slimsearch.surgery.masks import lowest, lowest_of_groups, lowest_per_row
 
 WEIGHTS = torch.tensor([[1.0, -2.0, 3.0, 4.0], [-10.0, 20.0, 30.0, 40.0]])
 HESSIAN = Hessian(torch.diag(torch.tensor([100.0, 1.0, 1.0, 0.01])), 5)

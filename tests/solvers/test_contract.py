@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from slimsearch.errors import SettingsError, SolverError
-from slimsearch.hessian import Hessian
 from slimsearch.plugins import about, find, names
+from slimsearch.surgery.hessian import Hessian
 
 SOLVERS = names("solvers")
 every_solver = pytest.mark.parametrize("name", SOLVERS)

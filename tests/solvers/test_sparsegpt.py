@@ -7,10 +7,10 @@ import reference
 import torch
 from torch import Tensor
 
-from slimsearch import obs
 from slimsearch.errors import SolverError
-from slimsearch.hessian import Hessian
 from slimsearch.solvers.sparsegpt import SparseGPT
+from slimsearch.surgery import obs
+from slimsearch.surgery.hessian import Hessian
 
 BACKENDS = {"c": obs.solve, "torch": obs.solve_in_torch}
 LEVELS = [0.3, 0.5, 0.8]

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from slimsearch import picking
-from slimsearch.bill import Sum
-from slimsearch.budget import Budget
-from slimsearch.candidate import Score
+from slimsearch.budgets.bill import Sum
+from slimsearch.budgets.budget import Budget
 from slimsearch.policy import Gene
+from slimsearch.record.candidate import Score
+from slimsearch.searching import picking
 from slimsearch.strategies.pareto import Pareto
 
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)

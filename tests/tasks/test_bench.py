@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slimsearch.evaluating import evaluate
-from slimsearch.sitting import Exam
+from slimsearch.evaluation.evaluating import evaluate
+from slimsearch.evaluation.sitting import Exam
 
 pytestmark = pytest.mark.bench
 

@@ -6,9 +6,9 @@ import shutil
 import official
 import pytest
 
-from slimsearch import marking
 from slimsearch.contracts import JudgedTask
 from slimsearch.errors import SettingsError, SlimsearchError, TaskError
+from slimsearch.evaluation import marking
 from slimsearch.plugins import find, names
 from slimsearch.tasks.mme import Mme
 from slimsearch.tasks.perplexity import Perplexity

@@ -6,8 +6,8 @@ from dataclasses import replace
 import official
 import pytest
 
-from slimsearch import marking
 from slimsearch.contracts import Question
+from slimsearch.evaluation import marking
 from slimsearch.tasks.llava_bench import LlavaBench
 from slimsearch.tasks.mme import Mme
 from slimsearch.tasks.mmvet import MmVet

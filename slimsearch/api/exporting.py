@@ -1,0 +1,157 @@
+"""Writes a run's champion, or any model, in the forms that engines run, all in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from slimsearch import artefact, files, plugins, settings
+from slimsearch.api import assembly, inputs, pruning
+from slimsearch.contracts import Exporter
+from slimsearch.errors import RunError, SettingsError
+from slimsearch.model import checkpoint, loading
+from slimsearch.model.checkpoint import Checkpoint
+from slimsearch.model.vlm import VLM
+from slimsearch.native import form
+from slimsearch.native.parts import Steps
+from slimsearch.native.quantise import quantise
+from slimsearch.native.unpack import unpack
+from slimsearch.record import results
+from slimsearch.searching.watch import Watch
+from slimsearch.settings import Settings
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What exporters can be told; each takes the fields that it has."""
+
+    room: int = 0  # tokens that a fixed cache holds; 0: what the model reads, 2048 at most
+    int8: bool = False  # matrices of the decoder in int8, where the form has them
+    dtype: str = ""  # what is calculated in, where that is ours to say; empty: the form's own
+
+    @property
+    def in_int8(self) -> bool:
+        return self.int8 or self.dtype == "int8"
+
+
+def export(
+    source: str,
+    forms: Sequence[str],
+    folder: Path,
+    choices: Choices = Choices(),
+    pruned_by: Settings | None = None,
+    watch: Watch | None = None,
+    calibrated_by: Settings | None = None,
+) -> dict[str, Any]:
+    """Writes `source` in each of `forms` into a folder that does not exist yet; its record.
+
+    `source` is a finished run, a model folder, a hub id or 'demo'; with `pruned_by`, a model that
+    is pruned exactly by that policy first. `calibrated_by` says what int8 in our own form is
+    calibrated on, where that is neither a run nor pruned now.
+    """
+    watch = watch or Watch()
+    exporters: dict[str, Exporter] = {
+        name: plugins.make("exporters", name, asdict(choices)) for name in sorted(set(forms))
+    }
+    if folder.exists():
+        raise RunError(f"{folder} exists already; choose another folder with --out.")
+    with _model(source, folder, pruned_by, watch) as model, watch.stage("export"):
+        found = checkpoint.find(model)
+        vlm = loading.load(found, "cpu", _stored_dtype(found))
+        if form.FORM in exporters and choices.in_int8:
+            steps = _steps(vlm, model, pruned_by or calibrated_by or _of_run(source), watch)
+            more = {**asdict(choices), "steps": steps}
+            exporters[form.FORM] = plugins.make("exporters", form.FORM, more)
+        record = artefact.write(vlm, folder, artefact.facts_of(vlm), exporters)
+    evaluated = Path(source) / results.FOLDER / results.CHAMPION
+    if pruned_by is None and evaluated.is_dir():
+        results.copy(evaluated, folder / results.FOLDER)
+        artefact.renew_card(folder)
+    return record
+
+
+def _of_run(source: str) -> Settings | None:
+    """What a run was set to, or the demo model's defaults; None for other models."""
+    if artefact.champion(Path(source)) is not None:
+        return settings.read(Path(source) / "settings.toml")
+    return Settings() if source == settings.DEMO else None
+
+
+def _steps(vlm: VLM, model: str, by: Settings | None, watch: Watch) -> Mapping[str, Steps]:
+    """int8 matrices with error feedback, or none where nothing says what to calibrate on."""
+    if by is None:
+        watch.note(
+            "int8 weights are rounded to the nearest: nothing says what to calibrate on. Export a "
+            "run, or give its settings with --from."
+        )
+        return {}
+    given = inputs.gather(replace(by, model=model))
+    calibrated = assembly.calibrate(given, vlm)
+    with watch.stage("int8", len(vlm.matrices)) as advance:
+        return quantise(vlm, calibrated.all, by.tokens, by.damping, advance)
+
+
+def _model(
+    source: str, folder: Path, pruned_by: Settings | None, watch: Watch
+) -> AbstractContextManager[str]:
+    """Where the model to write stands, for as long as it is needed."""
+    champion = artefact.champion(Path(source))
+    if pruned_by is None and _is_packed(Path(source)):
+        return _unpacked(Path(source), folder)
+    if pruned_by is None:
+        return nullcontext(str(champion or source))
+    if champion is not None:
+        raise SettingsError(
+            f"{source} is a run, whose champion is pruned already. Leave out --policy, or give the "
+            f"model that the run began with."
+        )
+    return _Pruned(replace(pruned_by, model=source), folder, watch)
+
+
+def _is_packed(source: Path) -> bool:
+    """Whether a folder holds a model in our own form alone."""
+    return (source / form.FORM).is_dir() and not artefact.find(source).holds("hf")
+
+
+@contextmanager
+def _unpacked(source: Path, beside: Path) -> Iterator[str]:
+    """A native export as a model folder that vanishes afterwards."""
+    with files.writing(beside):
+        beside.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{beside.name}-", dir=beside.parent) as place:
+        unpack(artefact.find(source).native(), Path(place))
+        yield place
+
+
+class _Pruned(AbstractContextManager[str]):
+    """A model pruned by a policy, in a folder that vanishes afterwards."""
+
+    def __init__(self, settings: Settings, beside: Path, watch: Watch):
+        with files.writing(beside):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            self._place = TemporaryDirectory(prefix=f".{beside.name}-", dir=beside.parent)
+        self._settings, self._watch = settings, watch
+
+    def __enter__(self) -> str:
+        try:
+            folder = Path(self._place.name) / "model"
+            return str(pruning.prune(self._settings, folder, self._watch).folder)
+        except BaseException:
+            self._place.cleanup()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._place.cleanup()
+
+
+def _stored_dtype(found: Checkpoint) -> str:
+    """The dtype of all tensors on disk, so that they are held as they are; float32 holds any."""
+    kinds = {found.dtype(key) for key in found.shards}
+    kind = kinds.pop() if len(kinds) == 1 else torch.float32
+    return str(kind if kind in (torch.bfloat16, torch.float16) else torch.float32)[6:]

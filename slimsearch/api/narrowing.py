@@ -1,0 +1,78 @@
+"""A smaller dense model: whole heads and FFN channels removed, the structured baseline."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from slimsearch import artefact, files
+from slimsearch.api import assembly, inputs
+from slimsearch.errors import RunError
+from slimsearch.model import loading
+from slimsearch.model.vlm import VLM
+from slimsearch.record.candidate import ProjectorStep
+from slimsearch.searching import finish
+from slimsearch.searching.finish import Examiner, Row
+from slimsearch.searching.loop import Loop
+from slimsearch.searching.watch import Watch
+from slimsearch.settings import Settings
+from slimsearch.surgery import groups
+from slimsearch.teaching.training import Course
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    folder: Path
+    removed: float  # of the prunable weights
+    table: tuple[Row, ...]
+
+
+def narrow(settings: Settings, folder: Path, watch: Watch) -> Narrowed:
+    """Removes settings.ratio of the heads and channels of settings.model, into a new folder.
+
+    Nothing is trained unless settings.polish names it.
+    """
+    if folder.exists():
+        raise RunError(f"{folder} exists already; choose another folder with --out.")
+    given = inputs.gather(settings)
+    bench = assembly.load(given, watch)
+    vlm, calibrated = bench.loop.evaluator.vlm, bench.loop.evaluator.calibrated
+    groups.check(vlm)
+    examiner = Examiner(bench.loop, bench.tasks, bench.held_out, watch)
+    examiner.examine("dense")
+    with watch.stage("gradients"):
+        worth = groups.worth(vlm, (*calibrated.texts, *calibrated.pairs))
+    before = _weights(vlm)
+    groups.narrow(vlm, groups.choose(vlm, worth, settings.ratio))
+    removed = 1 - _weights(vlm) / before
+    examiner.examine("narrowed")
+    step = None if settings.polish == "auto" else _train(bench.loop, watch)
+    if step is not None:
+        examiner.examine(f"narrowed + {' + '.join(finish.tuned(bench.loop))}")
+    facts = {
+        **assembly.facts(given, dict.fromkeys((m.name for m in vlm.matrices), 0.0), vlm),
+        "removed_with_heads_and_channels": removed,
+        **({} if step is None else {"projector": asdict(step)}),
+        "table": [asdict(row) for row in examiner.rows],
+    }
+    with watch.stage("export"), files.new_folder(folder) as place, loading.quiet_transformers():
+        vlm.checkpoint.copy_beside(place)
+        vlm.model.to(vlm.disk_dtype).save_pretrained(place)
+        artefact.describe(place, facts)
+    return Narrowed(folder, removed, tuple(examiner.rows))
+
+
+def _train(loop: Loop, watch: Watch) -> ProjectorStep | None:
+    """What --polish asks for, to suit what is left."""
+    trainer = finish.polisher(loop)
+    if trainer is None:
+        return None
+    with watch.stage("polish"):
+        course = Course.as_it_stands(loop.settings.final_steps, [loop.settings.seed, 0])
+        step = trainer.step(course, finish.anew(loop))
+    finish.round_weights(loop.evaluator.vlm)
+    return step
+
+
+def _weights(vlm: VLM) -> int:
+    return sum(vlm.linear(matrix.name).weight.numel() for matrix in vlm.matrices)

@@ -1,0 +1,144 @@
+"""Sequences side by side: what reaches the decoder at once.
+
+They are padded on the right and no text is attended to before it was read: padding is never seen,
+and needs no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from slimsearch.model.sight import Look
+from slimsearch.routes.kinds import PADDING
+
+IGNORED = -100  # a position whose next token is not predicted
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`rows` sequences of equal padded length."""
+
+    ids: Tensor  # [rows, length]
+    targets: Tensor  # [rows, length], the token that follows, or IGNORED
+    classes: Tensor  # [rows, length], PADDING, PROMPT or TEXT
+    turns: Tensor  # [rows, length], which answer a target belongs to, -1 for none
+    looks: tuple[Look, ...] | None = None  # the picture of each row
+    source: str = "text"  # the calibration set that it comes from
+    origins: tuple[str, ...] = ()  # of pairs: which one each row holds
+
+    @property
+    def tokens(self) -> int:
+        return int((self.classes != PADDING).sum())
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of its rows."""
+        some = slice(start, stop)
+        looks = None if self.looks is None else self.looks[some]
+        return Batch(
+            self.ids[some], self.targets[some], self.classes[some], self.turns[some], looks,
+            self.source, self.origins[some],
+        )  # fmt: skip
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        looks = None if self.looks is None else tuple(look.to(device) for look in self.looks)
+        return replace(self, **moved, looks=looks)
+
+    def split(self, rows: int) -> list[Batch]:
+        """The same rows in batches of at most so many."""
+        return [self.rows(start, start + rows) for start in range(0, len(self.ids), rows)]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What the model is measured on: text segments and image-text pairs, as batches."""
+
+    texts: tuple[Batch, ...]
+    pairs: tuple[Batch, ...]
+    also: tuple[Batch, ...] = ()  # feeds the Hessians and nothing else
+    share: float = 1.0  # of everything that the model is measured on
+
+    @property
+    def all(self) -> tuple[Batch, ...]:
+        return self.texts + self.pairs + self.also
+
+    def to(self, device: torch.device) -> Calibrated:
+        """The same on another device."""
+        moved = (tuple(b.to(device) for b in some) for some in (self.texts, self.pairs, self.also))
+        return Calibrated(*moved, share=self.share)
+
+    def split(self, rows: int) -> Calibrated:
+        """The same in batches of at most so many rows."""
+        texts, pairs = (
+            tuple(part for batch in some for part in batch.split(rows))
+            for some in (self.texts, self.pairs)
+        )
+        return Calibrated(texts, pairs, share=self.share)
+
+    def part(self, share: float) -> Calibrated:
+        """About this share of the texts and of the pairs: always the same rows."""
+        return Calibrated(_part(self.texts, share), _part(self.pairs, share), share=share)
+
+
+def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Batch]:
+    """Packs single-row batches of like length together, each within `most_tokens`."""
+    waiting: list[Batch] = []
+    for row in sorted(rows, key=lambda row: row.ids.shape[1]):
+        if waiting and (len(waiting) + 1) * row.ids.shape[1] > most_tokens:
+            yield _stack(waiting, padding)
+            waiting = []
+        waiting.append(row)
+    if waiting:
+        yield _stack(waiting, padding)
+
+
+def by_turn(batch: Batch, tokens: Tensor) -> list[dict[int, list[int]]]:
+    """Tokens, one for each target of a batch, by row and turn."""
+    found: list[dict[int, list[int]]] = [{} for _ in range(len(batch.ids))]
+    where = (batch.targets != IGNORED).nonzero(as_tuple=True)
+    turns = batch.turns[where].tolist()
+    for row, turn, token in zip(where[0].tolist(), turns, tokens.tolist(), strict=True):
+        found[row].setdefault(turn, []).append(token)
+    return found
+
+
+def _part(batches: tuple[Batch, ...], share: float) -> tuple[Batch, ...]:
+    """A share of the rows, out of as few batches as hold them, spread over all."""
+    if share >= 1 or not batches:
+        return batches
+    wanted = ceil(share * sum(len(batch.ids) for batch in batches))
+    count = ceil(share * len(batches))
+    chosen: list[Batch] = []
+    for index in range(count):
+        left = wanted - sum(len(batch.ids) for batch in chosen)
+        if left > 0:
+            chosen.append(batches[(2 * index + 1) * len(batches) // (2 * count)].rows(0, left))
+    return tuple(chosen)
+
+
+def _stack(rows: list[Batch], padding: int) -> Batch:
+    length = max(row.ids.shape[1] for row in rows)
+
+    def pad(name: str, value: int) -> Tensor:
+        parts = [getattr(row, name) for row in rows]
+        return torch.cat(
+            [functional.pad(part, (0, length - part.shape[1]), value=value) for part in parts]
+        )
+
+    looks = tuple(look for row in rows for look in row.looks or ())
+    return Batch(
+        ids=pad("ids", padding),
+        targets=pad("targets", IGNORED),
+        classes=pad("classes", PADDING),
+        turns=pad("turns", -1),
+        looks=looks or None,
+        source=rows[0].source,
+        origins=tuple(origin for row in rows for origin in row.origins),
+    )

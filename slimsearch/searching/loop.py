@@ -1,0 +1,335 @@
+"""The search: rounds of candidates, each followed by a projector step. Resuming is replay.
+
+A round, as in SlimLLaVA's Algorithm 1: ask for genes, race them and the survivors on models
+stitched from the level store, tell the scores, weigh candidates by neighbour density, move the
+projector. A round that the journal holds is told again instead of scored again, so a resumed search
+goes the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from slimsearch import files
+from slimsearch.contracts import Executor, Solver, Strategy
+from slimsearch.errors import ResourceError, RunError
+from slimsearch.model.batch import Batch
+from slimsearch.policy import SPARSITY
+from slimsearch.record.candidate import Candidate, Genes, ProjectorStep, Round, Score
+from slimsearch.record.history import raised_sentence
+from slimsearch.record.run import Run
+from slimsearch.searching import allocation, race
+from slimsearch.searching.allocation import Ground
+from slimsearch.searching.density import neighbour_density
+from slimsearch.searching.evaluate import Evaluator
+from slimsearch.searching.space import Space
+from slimsearch.searching.watch import Watch
+from slimsearch.settings import Settings
+from slimsearch.surgery import level_store, stores
+from slimsearch.teaching.lessons import Subject
+from slimsearch.teaching.training import Course, Trainer
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The live parts of a search."""
+
+    settings: Settings
+    space: Space
+    evaluator: Evaluator
+    hessian_batches: Sequence[Batch]
+    tokens: str
+    fingerprint: Callable[[], Mapping[str, Any]]  # of its level store; hashes the model
+    solver: Solver
+    strategy: Strategy
+    executor: Executor
+    trainer: Trainer | None  # the projector
+    pairs: Subject
+    texts: Subject
+    shares: tuple[float, ...] = (1.0,)  # of the calibration that candidates race on
+
+
+@dataclass
+class Position:
+    """Where a search stands: the projector's version and each genes' latest score.
+
+    `measured` holds the latest measurement of a candidate on a share of the calibration.
+    """
+
+    projector: int
+    scores: dict[Genes, Score]
+    measured: dict[tuple[str, float], Score] = field(default_factory=dict)
+
+
+def play(loop: Loop, run: Run, watch: Watch) -> Position:
+    """Plays every round that the journal does not hold, and returns where that led."""
+    fill_store(loop, run, watch)
+    _begin(loop, run, watch)
+    position = Position(projector=0, scores={})
+    steps = sum(race.measurements(loop.settings.candidates, loop.shares))
+    with watch.stage("search", loop.settings.rounds * steps):
+        for index in range(1, loop.settings.rounds + 1):
+            asked = loop.strategy.ask()
+            if not asked:
+                break  # the strategy has nothing left to propose
+            done = run.history.rounds.get(index)
+            played = done is None
+            if done is None:
+                _catch_up(loop, run, position)
+                done = _play_round(loop, run, watch, position, index, asked)
+                run.add_round(done)
+            else:
+                _check_asked(run, done, asked)
+                _recall(run, position, done, loop.shares)
+                for _ in range(steps):
+                    watch.advance()
+            _tell(loop, position, done)
+            watch.closed(done)
+            if not loop.strategy.weighs_terms:  # else all scores are asked for in the end
+                _let_go(loop, run, position, played)
+    _catch_up(loop, run, position)
+    return position
+
+
+def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
+    """Solves every matrix at every level, or reads what this run solved before.
+
+    Where that is damaged it is solved again, and must come out as it was.
+    """
+    evaluator = loop.evaluator
+    family = evaluator.families.get(SPARSITY)
+    if family is None or loop.settings.exact:
+        return
+    vlm, store = evaluator.vlm, evaluator.store
+    with watch.stage("level store", len(vlm.matrices)) as advance:
+        trouble = run.wrong_levels(run.levels)
+        if trouble:
+            watch.note(f"{trouble}. The level store is solved anew.")
+        elif run.history.levels is not None:
+            store.load(run.levels)
+            return
+        levels = loop.space.levels(family, vlm.body)
+        with files.new_folder(run.levels) as folder:
+            taken = _take_shared(loop, run, watch, levels, folder)
+            if not taken:
+                level_store.fill(
+                    store, vlm, loop.hessian_batches, levels, loop.solver, loop.tokens, advance,
+                    folder,
+                )  # fmt: skip
+            if trouble and run.wrong_levels(folder):
+                run.refuse_levels(trouble)
+            files.remove(run.levels)
+        if not taken:
+            _share(loop, run, watch, levels)
+        note_raised(loop, run, watch, "level store")
+        run.add_levels()
+
+
+def _shared(loop: Loop, run: Run) -> Path | None:
+    """Where level stores are shared, if they are."""
+    if loop.settings.stores == "none":
+        return None
+    beside = run.folder.absolute().parent / "level-stores"
+    return beside if loop.settings.stores == "auto" else Path(loop.settings.stores).expanduser()
+
+
+def _take_shared(
+    loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]], folder: Path
+) -> bool:
+    """Takes over what an earlier run solved, where there is such a store and it is sound."""
+    shared = _shared(loop, run)
+    if shared is None:
+        return False
+    found, trouble = stores.find(shared, loop.fingerprint(), levels)
+    if trouble:
+        watch.note(f"{trouble}. It is not used: the level store is solved anew.")
+    if found is None:
+        return False
+    stores.take(found, folder)
+    loop.evaluator.store.load(folder)
+    watch.note(f"The level store is that of an earlier run: {found}.")
+    return True
+
+
+def _share(loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]]) -> None:
+    """Keeps this run's store for others; that it cannot be is no reason to stop."""
+    shared = _shared(loop, run)
+    if shared is None or loop.evaluator.store.raised:  # a raised damping is told by whoever solves
+        return
+    try:
+        stores.keep(shared, loop.fingerprint(), levels, run.levels)
+    except ResourceError as error:
+        watch.note(f"The level store is not shared with other runs: {error}")
+
+
+def _begin(loop: Loop, run: Run, watch: Watch) -> None:
+    """Tells the strategy what is known by rule, and readies the shares that candidates race on."""
+    loop.evaluator.restore()
+    for share in loop.shares:
+        loop.evaluator.use(share)
+    with watch.stage("allocations"):
+        known = run.history.hints
+        if known is None:
+            ground = Ground(loop.space, loop.evaluator, stored=not loop.settings.exact)
+            known = allocation.gather(loop.strategy.allocations, ground)
+            run.add_hints(known)
+    loop.strategy.start(known)
+
+
+def note_raised(loop: Loop, run: Run, watch: Watch, during: str) -> None:
+    """Journals the dampings that had to be raised since this was last called."""
+    if raised := loop.evaluator.store.take_raised():
+        run.add_raised(during, raised)
+        watch.note(f"{during}: {raised_sentence(raised)}")
+
+
+def _play_round(
+    loop: Loop, run: Run, watch: Watch, position: Position, index: int, asked: Sequence[Genes]
+) -> Round:
+    """One round that is not in the journal."""
+    began = perf_counter()
+    # Survivors race again: what they scored under this projector is free.
+    names = {genes: position.scores[genes].candidate for genes in loop.strategy.survivors}
+    names |= {g: f"{index}-{place:02d}" for place, g in enumerate(asked, 1) if g not in names}
+    candidates = [Candidate(names[g], g, loop.space.decode(g)) for g in names]
+    fresh = _race(loop, run, watch, position, candidates)
+    known = {score.genes: score for score in fresh}
+    scores = tuple(known[genes] for genes in names)
+    good = [score for score in scores if score.ok]
+    if not good:
+        run.give_up(fresh)
+        raise ResourceError(
+            f"Every candidate of round {index} failed; the last one: {scores[-1].failure}. What "
+            f"was scored before is in the journal; a resumed run tries this round again."
+        )
+    weights = neighbour_density(
+        [loop.space.values(score.genes) for score in good], loop.settings.neighbours
+    )
+    champion = min(good, key=lambda score: score.total)
+    step = _move_projector(loop, run, position, index, good, weights, champion, watch)
+    return Round(
+        index=index,
+        scores=scores,
+        weights=tuple(weights),
+        champion=champion,
+        projector=index if step is not None and step.kept else position.projector,
+        step=step,
+        seconds=perf_counter() - began,
+    )
+
+
+def _race(
+    loop: Loop, run: Run, watch: Watch, position: Position, candidates: Sequence[Candidate]
+) -> list[Score]:
+    """Scores on as much of the calibration as each candidate got to."""
+
+    def measure(some: Sequence[Candidate], share: float) -> list[Score]:
+        return score_all(loop, run, watch, position, some, share)
+
+    return race.race(candidates, loop.shares, measure)
+
+
+def score_all(
+    loop: Loop,
+    run: Run,
+    watch: Watch,
+    position: Position,
+    candidates: Sequence[Candidate],
+    share: float = 1.0,
+) -> list[Score]:
+    """Scores under the current projector, those that the journal holds for free."""
+    paid = {c.name: run.score_of(c, position.projector, share) for c in candidates}
+    todo = [candidate for candidate in candidates if paid[candidate.name] is None]
+    # Pruned exactly, a candidate's weights follow the projector: no term stays as it was.
+    known = {} if loop.settings.exact else position.measured
+    measured = {c.name: known.get((c.name, share)) for c in todo}
+    earlier = {name: score for name, score in measured.items() if score is not None and score.ok}
+    for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier, share):
+        for note in loop.executor.take_notes():
+            watch.note(note)
+        note_raised(loop, run, watch, f"candidate {score.candidate}")
+        run.add_score(score)
+        paid[score.candidate] = score
+        watch.scored(score)
+    found = [score for c in candidates if (score := paid[c.name]) is not None]
+    position.measured |= {(score.candidate, share): score for score in found}
+    return found
+
+
+def _move_projector(
+    loop: Loop,
+    run: Run,
+    position: Position,
+    index: int,
+    good: Sequence[Score],
+    weights: Sequence[float],
+    champion: Score,
+    watch: Watch,
+) -> ProjectorStep | None:
+    """The round's projector step; a kept one gets the round's number as its version."""
+    if loop.trainer is None:
+        return None
+
+    def putting_on(score: Score):
+        policy = loop.space.decode(score.genes)
+        return lambda: loop.evaluator.put_on(policy)
+
+    with watch.stage("projector"):
+        course = Course(
+            [putting_on(score) for score in good],
+            weights,
+            putting_on(champion),
+            loop.settings.projector_steps,
+            np.random.default_rng([loop.settings.seed, index]),
+        )
+        step = loop.trainer.step(course)
+        if step.kept:
+            run.save_projector(index, loop.trainer.state())
+            loop.trainer.version = index
+    return step
+
+
+def _recall(run: Run, position: Position, done: Round, shares: Sequence[float]) -> None:
+    """Takes from the journal what a replayed round measured."""
+    for name in (score.candidate for score in done.scores):
+        for share in shares:
+            if score := run.history.scores.get((name, position.projector, share)):
+                position.measured[name, share] = score
+
+
+def _check_asked(run: Run, done: Round, asked: Sequence[Genes]) -> None:
+    """Refuses to replay a round of other candidates than this search would propose."""
+    if not set(asked) <= {score.genes for score in done.scores}:
+        raise RunError(
+            f"{run.folder} holds a round {done.index} of other candidates than this search "
+            f"proposes: journal and settings belong to different searches."
+        )
+
+
+def _tell(loop: Loop, position: Position, done: Round) -> None:
+    """Passes a round on to the strategy, whether it was played or replayed."""
+    position.scores.update({score.genes: score for score in done.scores})
+    position.projector = done.projector
+    loop.strategy.tell(done.scores)
+
+
+def _let_go(loop: Loop, run: Run, position: Position, played: bool) -> None:
+    """Forgets what no round after this one can ask for: all but the survivors."""
+    position.scores = {genes: position.scores[genes] for genes in loop.strategy.survivors}
+    alive = {score.candidate for score in position.scores.values()}
+    position.measured = {key: s for key, s in position.measured.items() if key[0] in alive}
+    if played:  # else the journal may hold scores of the next round already
+        run.history.let_go(alive)
+
+
+def _catch_up(loop: Loop, run: Run, position: Position) -> None:
+    """After replayed rounds, puts the journal's projector on the model."""
+    if loop.trainer is not None and loop.trainer.version != position.projector:
+        loop.trainer.load(run.load_projector(position.projector))
+        loop.trainer.version = position.projector

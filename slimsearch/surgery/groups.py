@@ -1,0 +1,141 @@
+"""Whole attention heads and FFN channels: what they are worth, and a decoder without some of them.
+
+As in LLM-Pruner: weights that only make sense together go together, and what a group is worth is
+the loss's first-order change without it, the sum of |weight x gradient| over its weights. A group
+is a head of keys with its values and every query head that reads it, or one channel of the FFN.
+Every block loses equally many, so that the configuration can say how many are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimsearch.errors import ModelError
+from slimsearch.model.batch import Batch
+from slimsearch.model.vlm import VLM
+
+READING = ("q", "k", "v", "gate", "up")  # matrices that lose rows; the others lose columns
+FFN = ("gate", "up", "down")
+TOKENS = 1024  # a backward pass holds every block's activations
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Of each block, the heads of keys and the channels that stay, in order."""
+
+    heads: tuple[Tensor, ...]
+    channels: tuple[Tensor, ...]
+
+
+def check(vlm: VLM) -> None:
+    """Refuses a decoder whose matrices hold several things at once, or heads that must fill it."""
+    roles = {role for stage in vlm.stages for role in stage}
+    text = vlm.model.config.get_text_config()
+    if not roles <= {*READING, "o", "down"} or not hasattr(text, "num_key_value_heads"):
+        raise ModelError(
+            f"{vlm.checkpoint.folder}: heads of a '{text.model_type}' cannot go: its configuration "
+            f"has no number of its own for them, or one matrix holds several parts. "
+            f"--solver prunes single weights of every model."
+        )
+
+
+def worth(vlm: VLM, batches: Sequence[Batch]) -> dict[str, Tensor]:
+    """By matrix, the sum of |weight x gradient| of each row or column that can go, over batches."""
+    found: dict[str, Tensor] = {}
+    with _collecting(vlm, found):
+        for batch in batches:
+            for rows in batch.split(max(1, TOKENS // batch.ids.shape[1])):
+                with torch.enable_grad():
+                    vlm.loss(rows).backward()
+    return found
+
+
+def choose(vlm: VLM, found: Mapping[str, Tensor], ratio: float) -> Kept:
+    """The most worthy heads and channels of each block; `ratio` of them go, one stays at least."""
+    heads, channels = [], []
+    for block in range(len(vlm.blocks)):
+        by_head = torch.stack(
+            [found[f"blocks.{block}.{role}"].view(_key_heads(vlm), -1).sum(1) for role in "qkvo"]
+        ).sum(0)
+        by_channel = torch.stack(
+            [found[name] for role in FFN if (name := f"blocks.{block}.{role}") in found]
+        ).sum(0)
+        heads.append(_best(by_head, ratio))
+        channels.append(_best(by_channel, ratio))
+    return Kept(tuple(heads), tuple(channels))
+
+
+@torch.no_grad()
+def narrow(vlm: VLM, kept: Kept) -> None:
+    """Leaves the decoder with what is kept: smaller matrices, and a configuration that says so."""
+    text: Any = vlm.model.config.get_text_config()
+    width = _head_width(text)
+    for name in (matrix.name for matrix in vlm.matrices):
+        _, block, role = name.split(".")
+        index = kept.channels[int(block)]
+        if role not in FFN:
+            together = vlm.linear(name).weight.shape[role == "o"] // _key_heads(vlm)
+            index = _spread(kept.heads[int(block)], together)
+        _shrink(vlm.linear(name), index, rows=role in READING)
+    grouped = text.num_attention_heads // text.num_key_value_heads
+    text.head_dim = width
+    text.num_key_value_heads = len(kept.heads[0])
+    text.num_attention_heads = grouped * len(kept.heads[0])
+    text.intermediate_size = len(kept.channels[0])
+
+
+@contextmanager
+def _collecting(vlm: VLM, found: dict[str, Tensor]) -> Iterator[None]:
+    """Adds up what each matrix's gradient says and forgets the gradient at once."""
+    hooks, weights = [], []
+    for matrix in vlm.matrices:
+        weight = vlm.linear(matrix.name).weight
+        along = 1 if matrix.name.rpartition(".")[2] in READING else 0
+
+        def collect(given: Tensor, name: str = matrix.name, along: int = along) -> None:
+            assert given.grad is not None
+            power = (given.detach().float() * given.grad.float()).abs().sum(along)
+            found[name] = found[name] + power if name in found else power
+            given.grad = None
+
+        weight.requires_grad_(True)
+        weights.append(weight)
+        hooks.append(weight.register_post_accumulate_grad_hook(collect))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for weight in weights:
+            weight.requires_grad_(False)
+
+
+def _best(worths: Tensor, ratio: float) -> Tensor:
+    count = max(1, round(len(worths) * (1 - ratio)))
+    return worths.topk(count).indices.sort().values
+
+
+def _spread(heads: Tensor, width: int) -> Tensor:
+    """The rows of some heads, each so many wide."""
+    return (heads[:, None] * width + torch.arange(width, device=heads.device)).flatten()
+
+
+def _shrink(layer: nn.Linear, index: Tensor, *, rows: bool) -> None:
+    layer.weight = nn.Parameter(layer.weight.index_select(0 if rows else 1, index), False)
+    if rows and layer.bias is not None:
+        layer.bias = nn.Parameter(layer.bias[index], False)
+    layer.out_features, layer.in_features = layer.weight.shape
+
+
+def _key_heads(vlm: VLM) -> int:
+    return vlm.model.config.get_text_config().num_key_value_heads
+
+
+def _head_width(text: Any) -> int:
+    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

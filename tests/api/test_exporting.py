@@ -1,0 +1,109 @@
+"""A run's champion or any model folder, written again."""
+
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+import torch
+
+from slimsearch.api import exporting, generating
+from slimsearch.api.exporting import Choices
+from slimsearch.errors import ModelError, RunError, SettingsError
+
+
+def test_any_model_folder_can_be_exported(llava, tmp_path):
+    record = exporting.export(str(llava), ["hf"], tmp_path / "out")
+    assert record["sparsity"] == 0
+    assert record["fingerprint"]["model"]["model.safetensors"]
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "processor_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (llava / name).read_bytes()
+
+
+def test_an_export_keeps_what_an_earlier_one_recorded(llava, tmp_path):
+    folder = shutil.copytree(llava, tmp_path / "model")
+    (folder / "slimsearch.json").write_text('{"base": "x/y"}')
+    exporting.export(str(folder), ["hf"], tmp_path / "out")
+    assert "x/y" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_record_that_cannot_be_read_is_refused_by_name(llava, tmp_path):
+    folder = shutil.copytree(llava, tmp_path / "model")
+    (folder / "slimsearch.json").write_text("{")
+    with pytest.raises(ModelError, match=r"slimsearch\.json"):
+        exporting.export(str(folder), ["hf"], tmp_path / "out")
+
+
+def test_unknown_forms_and_sources(llava, tmp_path):
+    with pytest.raises(SettingsError, match="no 'gguf' in exporters"):
+        exporting.export(str(llava), ["gguf"], tmp_path / "out")
+    with pytest.raises(ModelError, match="no model folder"):
+        exporting.export(str(tmp_path / "none"), ["hf"], tmp_path / "out")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "journal.jsonl").write_bytes(b"")
+    (tmp_path / "run" / "settings.toml").write_text("")
+    with pytest.raises(RunError, match="slimsearch resume"):
+        exporting.export(str(tmp_path / "run"), ["hf"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_is_pruned_by_a_policy_first(llava, small, tmp_path):
+    policy = tmp_path / "found.toml"
+    policy.write_text('name = "found"\nabout = "x"\n[layer_sparsity]\n"blocks.*" = 0.75\n')
+    by = replace(small, policy=str(policy))
+    record = exporting.export(str(llava), ["hf", "onnx"], tmp_path / "out", pruned_by=by)
+    assert record["sparsity"] == pytest.approx(0.75, abs=0.001)
+    assert record["policy"]["layer_sparsity"] == {"blocks.0": 0.75, "blocks.1": 0.75}
+    assert len(record["matrices"]) == 14
+    assert {row["name"] for row in record["table"]} == {"dense", "found sparsegpt"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"out", "found.toml"}
+
+
+def test_a_run_is_not_pruned_again(small, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "journal.jsonl").write_bytes(b"")
+    with pytest.raises((RunError, SettingsError)):
+        exporting.export(str(tmp_path / "run"), ["hf"], tmp_path / "out", pruned_by=small)
+
+
+def test_an_engine_that_is_not_installed_is_said_in_one_line(llava, tmp_path, monkeypatch):
+    monkeypatch.setattr("slimsearch.exporters.openvino.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"pip install 'slimsearch\[openvino\]'"):
+        exporting.export(str(llava), ["openvino"], tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SettingsError, match=r"pip install 'slimsearch\[onnx\]'"):
+        exporting.export(str(llava), ["onnx"], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dtype_that_is_none(llava, tmp_path):
+    with pytest.raises(SettingsError, match="dtype 'int4'"):
+        exporting.export(str(llava), ["openvino"], tmp_path / "out", Choices(dtype="int4"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_model_is_held_as_it_is_stored(load, tmp_path, dtype):
+    """So that memory stays near the size on disk; what is written is the same numbers in fp32."""
+    folder = tiny.llama(tmp_path / "model", dtype=dtype)
+    exporting.export(str(folder), ["onnx"], tmp_path / "out")
+    graph = onnx.load(str(tmp_path / "out/onnx/decoder_model_merged.onnx")).graph
+    held = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    wanted = load(folder).linear("blocks.1.gate").weight
+    assert np.array_equal(held["blocks.1.gate.weight"].T, wanted.numpy())
+
+
+@pytest.mark.parametrize("choice", [{"dtype": "bfloat16"}, {"int8": True}])
+def test_coarser_numbers_stay_near(llava, pairs_file, tmp_path, choice):
+    exporting.export(str(llava), ["openvino", "onnx"], tmp_path / "out", Choices(**choice))
+    ids = np.arange(10, 30)[None]
+    found = []
+    for folder, runtime in ((llava, "torch"), (tmp_path / "out", "openvino"),
+                            (tmp_path / "out", "onnxruntime")):  # fmt: skip
+        session = generating.open(folder, runtime)[1].session
+        session.forget()
+        found.append(session.step(session.embed(ids), np.ones_like(ids), np.arange(20)[None]))
+    for one in found[1:]:
+        assert np.corrcoef(found[0][0], one[0])[0, 1] > 0.99
