@@ -5,7 +5,7 @@ running      Exporter, Runtime and its Session
 asking       Task with its Question and Examinee
 
 A plug-in that has choices is a dataclass whose field names are names of settings; `assembly` fills
-them in. Types are in modules of their names; Gene is in policy.py, Score in candidate.py.
+them in. Types are in modules of their names; Gene is in policy.py, Score in record/candidate.py.
 """
 
 from slimsearch.contracts.asking import Examinee, JudgedTask, Question, Task, Words
