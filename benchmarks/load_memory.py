@@ -14,8 +14,8 @@ import torch
 from export_memory import make, peak
 
 LOAD = (
-    "import sys; from slimsearch import checkpoint, loading; from transformers.models.llama import "
-    "modeling_llama; loading.load(checkpoint.find(sys.argv[1]), 'cpu', sys.argv[2]) "
+    "import sys; from slimsearch.model import checkpoint, loading; "
+    "from transformers.models.llama import modeling_llama; loading.load(checkpoint.find(sys.argv[1]), 'cpu', sys.argv[2]) "
     "if len(sys.argv) > 1 else None"
 )
 

@@ -9,9 +9,9 @@ from slimsearch.api import assembly
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Term
 from slimsearch.demo import world
-from slimsearch.graphs.anatomy import Matrix
 from slimsearch.latency import stopwatch
 from slimsearch.latency.table import Point
+from slimsearch.latency.work import matrices_of, shape_of
 from slimsearch.model import checkpoint, conversation, loading
 from slimsearch.model.batch import Calibrated
 from slimsearch.plugins import about, find, names
@@ -37,8 +37,8 @@ def made_up_times(monkeypatch, tmp_path):
     """tests/latency/ times the real engine; here a matrix takes as long as it has weights left."""
 
     def measure(parts, work, interpreter):
-        shapes = {stopwatch.shape_of(m.weight): m.weight.numel() for m in vars(parts.blocks[0])
-                  .values() if isinstance(m, Matrix)}  # fmt: skip
+        matrices = matrices_of(parts.blocks[0])
+        shapes = {shape_of(matrix.weight): matrix.weight.numel() for matrix in matrices}
         return tuple(
             Point(s, {shape: size * (1 - s) for shape, size in shapes.items()}, 7.0)
             for s in (0.0, 1.0)

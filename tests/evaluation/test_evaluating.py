@@ -109,7 +109,7 @@ def test_two_at_once_are_kept_apart(pope, tmp_path):
     place = tmp_path / "two" / "demo"
     holder = subprocess.Popen(
         [sys.executable, "-c",
-         "import sys, time; from pathlib import Path; from slimsearch import results\n"
+         "import sys, time; from pathlib import Path; from slimsearch.record import results\n"
          "with results.held(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)",
          str(place)],
         stdout=subprocess.PIPE,

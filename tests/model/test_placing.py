@@ -73,6 +73,7 @@ def test_weights_that_come_along_are_not_held_for_the_backward_pass(load, llama)
 
 def test_a_search_ends_the_same_wherever_the_blocks_lie(small, tmp_path):
     notes = tiny.Notes()
+    small = replace(small, polish="gains")  # as auto is where blocks are placed
     runs.search(replace(small, out=str(tmp_path / "whole")), Watch())
     runs.search(replace(small, out=str(tmp_path / "placed"), **ON_DISK), notes)
     assert "Decoder blocks by where they lie: 2 on disk." in notes.notes
@@ -111,7 +112,8 @@ def test_memory_holds_what_it_may(tmp_path):
     code = (
         "import sys, torch; from dataclasses import replace\n"
         "from transformers.models.llama import modeling_llama\n"
-        "from slimsearch import checkpoint, placing; from slimsearch.settings import Settings\n"
+        "from slimsearch.model import checkpoint, placing\n"
+        "from slimsearch.settings import Settings\n"
         "def held(what): return int(next(line.split()[1] for line in open('/proc/self/status') if "
         "line.startswith(what)))\n"
         "before = held('VmRSS')\n"

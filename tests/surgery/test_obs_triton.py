@@ -122,7 +122,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from slimsearch import obs_triton
+from slimsearch.surgery import obs_triton
 
 POINTERS = {"solved": "fp32", "errors": "fp32", "upper": "fp32", "squares": "fp32",
             "equal_up_to": "i64"}
