@@ -15,7 +15,8 @@ from export_memory import make, peak
 
 LOAD = (
     "import sys; from slimsearch.model import checkpoint, loading; "
-    "from transformers.models.llama import modeling_llama; loading.load(checkpoint.find(sys.argv[1]), 'cpu', sys.argv[2]) "
+    "from transformers.models.llama import modeling_llama; "
+    "loading.load(checkpoint.find(sys.argv[1]), 'cpu', sys.argv[2]) "
     "if len(sys.argv) > 1 else None"
 )
 
