@@ -46,8 +46,9 @@ class Bench:
     exporters: Mapping[str, Exporter]
 
 
-def load(given: Given, watch: Watch) -> Bench:
-    """Loads the model and builds everything around it."""
+def load(given: Given, watch: Watch, noted: Mapping[str, Any] | None = None) -> Bench:
+    """Loads the model and builds everything around it; `noted` is what a budget measured of the
+    machine when the run began."""
     settings = given.settings
     for note in given.notes:
         watch.note(note)
@@ -61,7 +62,7 @@ def load(given: Given, watch: Watch) -> Bench:
             _pairs(given, model, given.material.held_pairs),
         )
     tasks: dict[str, Task] = {name: plugins.find("tasks", name)() for name in TASKS}
-    loop = _loop(given, model, calibrated)
+    loop = _loop(given, model, calibrated, noted)
     if calibrated.pairs and settings.projector_steps and loop.trainer is None:
         watch.note("There are too few pairs to hold some back: the projector step is skipped.")
     return Bench(given, loop, held_out, tasks, {"hf": plugins.find("exporters", "hf")()})
@@ -129,10 +130,12 @@ def span(given: Given, model: VLM) -> tuple[dict[str, Family], Space]:
     )
 
 
-def _loop(given: Given, model: VLM, calibrated: Calibrated) -> Loop:
+def _loop(
+    given: Given, model: VLM, calibrated: Calibrated, noted: Mapping[str, Any] | None
+) -> Loop:
     settings = given.settings
     families, found = span(given, model)
-    found = budgeting.budgeted(found, families, settings, model)
+    found = budgeting.budgeted(found, families, settings, model, calibrated.pairs, noted)
     if found.single or (found.settled and settings.budget == "weights"):
         settings = replace(settings, ratio=round(found.budget.reach()[0], 9))
         found = replace(found, budget=replace(found.budget, target=settings.ratio))

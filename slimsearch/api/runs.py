@@ -28,7 +28,7 @@ from slimsearch.policy import SPARSITY, Policy
 from slimsearch.record import changes, history, run
 from slimsearch.record.candidate import Round
 from slimsearch.record.run import Run
-from slimsearch.searching import finish, fronts, samples
+from slimsearch.searching import budgeting, finish, fronts, samples
 from slimsearch.searching.finish import Champion, Examiner, Row
 from slimsearch.searching.loop import play
 from slimsearch.searching.watch import Watch
@@ -114,7 +114,7 @@ def resume(
             opened.add_drift(differences, given.fingerprint, afresh)
         for line in opened.history.drift:
             watch.note(f"Drift: {line}.")
-        return _carry_out(assembly.load(given, watch), opened, watch)
+        return _carry_out(assembly.load(given, watch, opened.budgeted), opened, watch)
 
 
 def _given_again(opened: Run, where: Mapping[str, Any]) -> Given:
@@ -166,7 +166,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     """The run itself. The table's last row is the model that is exported."""
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     original = vlm.weights()
-    opened.settle(loop.evaluator.terms, vlm)
+    opened.settle(loop.evaluator.terms, vlm, budgeting.times(loop.space))
     if opened.history.scope is None:
         opened.add_scope(assembly.scope(bench))
     examiner = Examiner(loop, bench.tasks, bench.held_out, watch, opened)

@@ -121,7 +121,7 @@ class Spent:
         meter: Meter,
     ):
         self.genes, self.parts, self.what = tuple(genes), tuple(parts), meter.what
-        self._works, self._meter, self.rest = traffics, meter, meter.rest
+        self._works, self.meter, self.rest = traffics, meter, meter.rest
         places = {matrix: where for where, some in enumerate(parts) for matrix in some}
         self._matrices: list[list[tuple[Matrix, int | None]]] = [[] for _ in dense]
         for matrix in matrices:
@@ -195,12 +195,12 @@ class Spent:
         return float(spent)
 
     def _tariff(self, block: int, traffic: Traffic) -> Tariff:
-        fixed, columns = self._meter.block(traffic), {}
+        fixed, columns = self.meter.block(traffic), {}
         for matrix, where in self._matrices[block]:
             if where is None:
-                fixed += float(self._meter.matrix(matrix, traffic, DENSE)[0])
+                fixed += float(self.meter.matrix(matrix, traffic, DENSE)[0])
             else:
-                costs = self._meter.matrix(matrix, traffic, np.asarray(self.genes[where].choices))
+                costs = self.meter.matrix(matrix, traffic, np.asarray(self.genes[where].choices))
                 columns[where] = columns.get(where, 0.0) + costs
         return Tariff(fixed, columns)
 

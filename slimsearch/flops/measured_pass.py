@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slimsearch.errors import SettingsError
 from slimsearch.flops.shape import Shape
@@ -21,6 +21,11 @@ class MeasuredPass:
         """Through each block of a decoder that runs along a route."""
         read = prompt(route, self.sizes.spans, self.visual, self.tokens - self.visual)
         return read if self.phase == "prefill" else token(route, read)
+
+    def merged(self, share: float) -> MeasuredPass:
+        """The same where only a share of the picture's tokens stays."""
+        gone = self.visual - max(1, round(self.visual * share)) if self.visual else 0
+        return replace(self, tokens=self.tokens - gone, visual=self.visual - gone)
 
     @property
     def read(self) -> int:

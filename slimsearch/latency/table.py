@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch import files
+from slimsearch.errors import RunError
 
 CACHE = "SLIMSEARCH_CACHE"  # a folder that takes the place of ~/.cache/slimsearch
 
@@ -66,6 +67,16 @@ class Table:
 
 def from_dict(facts: Mapping[str, Any]) -> Table:
     return Table(facts["key"], tuple(Point(**point) for point in facts["points"]))
+
+
+def recalled(noted: Mapping[str, Any]) -> Table:
+    """What a run's journal keeps of `as_dict`."""
+    try:
+        return from_dict(noted)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"The times that the run's journal keeps cannot be read ({error!r}); restore it."
+        ) from None
 
 
 def cached(key: Mapping[str, Any]) -> Table | None:

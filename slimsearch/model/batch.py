@@ -6,7 +6,7 @@ and needs no mask.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from slimsearch.model.sight import Look
 from slimsearch.routes.kinds import PADDING
+from slimsearch.routes.merging import Salience
 
 IGNORED = -100  # a position whose next token is not predicted
 
@@ -121,6 +122,11 @@ def _part(batches: tuple[Batch, ...], share: float) -> tuple[Batch, ...]:
         if left > 0:
             chosen.append(batches[(2 * index + 1) * len(batches) // (2 * count)].rows(0, left))
     return tuple(chosen)
+
+
+def saliences(batches: Sequence[Batch]) -> list[Salience]:
+    """What merging asks of the pictures of some batches, where that was noted."""
+    return [look.salience for batch in batches for look in batch.looks or () if look.salience]
 
 
 def _stack(rows: list[Batch], padding: int) -> Batch:

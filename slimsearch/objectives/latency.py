@@ -1,8 +1,8 @@
 """Milliseconds that the model as it stands takes in an engine, foretold from measured matrices.
 
 Each matrix adds the time of its shape at its sparsity; where tokens pass by it, that share of it.
-The times are measured once for a machine
-and a decoder's shape, and a run keeps those that it began with.
+The times are measured once for a machine and a decoder's shape, and a run keeps those that it began
+with. Merging takes what it takes of the calibration's pictures.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,9 @@ from slimsearch.flops.measured_pass import measured_pass
 from slimsearch.latency import stopwatch, table
 from slimsearch.latency.meter import LatencyMeter
 from slimsearch.latency.table import Table
-from slimsearch.model.batch import Calibrated
+from slimsearch.model.batch import Calibrated, saliences
 from slimsearch.model.vlm import VLM
+from slimsearch.routes import merging
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Latency(Term):
         one = measured_pass(
             shape.read(vlm.checkpoint), self.latency_phase, self.latency_tokens, self.visual_tokens
         )
+        if vlm.route.merge is not None and (seen := saliences(calibrated.pairs)):
+            one = one.merged(merging.share(seen, vlm.route.merge))
         meter = LatencyMeter(self._times(vlm), one.read, len(vlm.blocks), one.sizes.size)
         return meter.whole(vlm.matrices, [p.sparsity for p in parts], one.traffic(vlm.route))
 
@@ -44,7 +47,7 @@ class Latency(Term):
         return self._times(vlm).as_dict()
 
     def recall(self, noted: Mapping[str, Any]) -> None:
-        self._table = table.from_dict(noted)
+        self._table = table.recalled(noted)
 
     def _times(self, vlm: VLM) -> Table:
         if self._table is None:

@@ -36,6 +36,7 @@ from slimsearch.settings import Settings
 
 # What a run leaves that was stopped before its first line.
 LEFTOVERS = {LOCK, "projectors", SETTINGS, JOURNAL, TIMES}
+BUDGET = "budget"  # noted beside terms: no term is called so
 PATIENCE = 0.5  # seconds to wait for the lock: `status` holds it for a moment
 
 
@@ -131,8 +132,16 @@ class Run:
             "afresh": afresh,
         })  # fmt: skip
 
-    def settle(self, terms: Mapping[str, Term], vlm: VLM) -> None:
-        """Gives terms what they measured when the run began; what is new is recorded."""
+    @property
+    def budgeted(self) -> Mapping[str, Any] | None:
+        """What the budget measured of the machine when the run began."""
+        return self.history.noted.get(BUDGET)
+
+    def settle(self, terms: Mapping[str, Term], vlm: VLM, budgeted: Mapping[str, Any]) -> None:
+        """Gives terms what they measured when the run began; what is new is recorded, as is what
+        the budget measured."""
+        if budgeted and self.budgeted is None:
+            self._append({"kind": "noted", "term": BUDGET, "facts": dict(budgeted)})
         for name, term in terms.items():
             if name in self.history.noted:
                 term.recall(self.history.noted[name])

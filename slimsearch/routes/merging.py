@@ -8,6 +8,7 @@ spread evenly over the picture, so many times as many as stand out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ def salience(queries: Tensor, keys: Tensor, heads: int) -> Salience:
 def merged(features: Tensor, seen: Salience, how: Merge) -> tuple[Tensor, Tensor]:
     """Features [pieces, tokens, width] in which those that stay stand for their group, and which
     stay, [pieces, tokens]."""
-    stay = torch.stack([_staying(attention, how) for attention in seen.attention])
+    stay = torch.stack([staying(attention, how) for attention in seen.attention])
     keys = functional.normalize(seen.keys.float(), dim=-1)
     alike = (keys @ keys.transpose(1, 2)).masked_fill(~stay[:, None, :], -2.0)
     own = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
@@ -83,7 +84,14 @@ def merged(features: Tensor, seen: Salience, how: Merge) -> tuple[Tensor, Tensor
     return torch.where(stay.unsqueeze(-1), found.to(features.dtype), features), stay
 
 
-def _staying(attention: Tensor, how: Merge) -> Tensor:
+def share(seen: Sequence[Salience], how: Merge) -> float:
+    """Of some pictures' tokens, the share that stays."""
+    kept = [staying(attention, how).float().mean() for one in seen for attention in one.attention]
+    return float(torch.stack(kept).mean())
+
+
+def staying(attention: Tensor, how: Merge) -> Tensor:
+    """Which of a picture's tokens stay, given what the class token attends to."""
     lower, upper = attention.quantile(torch.tensor([0.25, 0.75], device=attention.device))
     stay = attention > upper + how.keep * (upper - lower)
     stay[attention.argmax()] = True

@@ -2,6 +2,7 @@
 
 import pytest
 
+from slimsearch.errors import RunError
 from slimsearch.latency import table
 from slimsearch.latency.table import Part, Point, Table
 
@@ -51,3 +52,9 @@ def test_what_a_run_keeps_says_the_same_again(made_up):
     again = table.from_dict(made_up.as_dict())
     parts = [Part("4 x 4", 16, 0.37), Part("8 x 4", 32, 0.81)]
     assert again.predict(parts) == made_up.predict(parts)
+
+
+@pytest.mark.parametrize("noted", [{}, {"key": {}, "points": [{}]}, {"key": {}, "points": 3}])
+def test_damaged_times_in_a_journal_are_refused(noted):
+    with pytest.raises(RunError, match="journal keeps cannot be read"):
+        table.recalled(noted)
