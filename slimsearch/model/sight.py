@@ -71,7 +71,7 @@ class Sight:
 
     def follow(self, merge: Merge | None) -> None:
         """Merges pictures' tokens from here on, or leaves them alone; what is merged away comes
-        out of the projector as zeros."""
+        out of the projector as zeros, and nothing else does."""
         if merge == self._merge:
             return
         for hook in self._hooks:
@@ -88,7 +88,8 @@ class Sight:
                 return found, *args[1:]
 
             def after(_: nn.Module, __: Any, made: Tensor) -> Tensor:
-                return made * stay.pop().unsqueeze(-1)
+                nothing = (made == 0).all(-1, keepdim=True)  # all of its units may be off
+                return (made + nothing * torch.finfo(made.dtype).tiny) * stay.pop().unsqueeze(-1)
 
             self._hooks = [
                 *self._watched(),

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from slimsearch.routes.route import Merge
 
+FAINT = 1e-30  # what counts as some attention, so that a group without any is averaged evenly
 CLASS = "class_embedding"  # of a tower that has a class token, as CLIP's
 
 
@@ -75,13 +76,13 @@ def merged(features: Tensor, seen: Salience, how: Merge) -> tuple[Tensor, Tensor
     alike = (keys @ keys.transpose(1, 2)).masked_fill(~stay[:, None, :], -2.0)
     own = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
     joins = torch.where(stay, own, alike.argmax(-1))
-    weights = seen.attention.unsqueeze(-1)
+    weights = seen.attention.unsqueeze(-1).clamp(min=FAINT)
     index = joins.unsqueeze(-1).expand(features.shape)
     summed = torch.zeros_like(features, dtype=torch.float32)
     summed = summed.scatter_add(1, index, features.float() * weights)
     total = torch.zeros_like(weights).scatter_add(1, joins.unsqueeze(-1), weights)
-    found = summed / total.clamp(min=torch.finfo(torch.float32).tiny)
-    return torch.where(stay.unsqueeze(-1), found.to(features.dtype), features), stay
+    found = (summed / total.clamp(min=FAINT)).to(features.dtype)
+    return torch.where(stay.unsqueeze(-1), found, features), stay
 
 
 def share(seen: Sequence[Salience], how: Merge) -> float:

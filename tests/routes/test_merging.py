@@ -46,6 +46,15 @@ def by_definition(features, attention, keys, keep, plus):
     }
 
 
+def test_a_group_that_nothing_attends_to_is_averaged_evenly():
+    attention = torch.tensor([[0.9, 0.0, 0.0, 0.0]])  # so far off that float32 holds nothing
+    features, keys = torch.randn(1, 4, 5), torch.eye(4)[None]
+    keys[:, 2] = keys[:, 3]
+    found, stay = merged(features, Salience(attention, keys), Merge(9.0, 2))
+    assert stay.tolist() == [[True, False, False, True]]
+    torch.testing.assert_close(found[0, 3], features[0, 2:].mean(0))
+
+
 @pytest.mark.parametrize(("keep", "plus"), [(1.5, 0), (0.0, 0), (0.5, 1), (1.5, 3), (9.0, 0)])
 def test_merging_is_as_defined(keep, plus):
     torch.manual_seed(0)
@@ -116,6 +125,17 @@ def test_sequences_are_shorter_and_positions_kept(model, batch):
     answers = batch.classes == TEXT
     assert not torch.allclose(found[answers], dense[answers], atol=1e-3)
     assert torch.equal(model.hidden(model.given(batch)), dense)
+
+
+def test_a_token_that_the_projector_makes_nothing_of_is_still_there(model, batch):
+    """Zeros stand for what was merged away, and for nothing else."""
+    with on(model, Route(plain(BLOCKS).steps, Merge(0.0))):
+        kept = (model.given(batch)["inputs_embeds"] != 0).any(-1)
+        before = model.weights(model.projector_parameters)
+        model.set_weights({name: torch.zeros_like(weight) for name, weight in before.items()})
+        silent = (model.given(batch)["inputs_embeds"] != 0).any(-1)
+        model.set_weights(before)
+    assert torch.equal(silent, kept)
 
 
 def test_it_goes_with_cuts(model, batch):
