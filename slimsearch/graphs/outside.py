@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,10 +27,11 @@ def check(file: Path) -> None:
             f"again: weights beyond 1 GB then stand in a file beside the graph."
         )
     try:
-        graph = load(str(file), load_external_data=False).graph
+        model = load(str(file), load_external_data=False)
     except Exception as error:  # protobuf's own kinds
         raise ModelError(f"{file} is no readable ONNX graph ({error}); export it again.") from None
-    for tensor in _tensors(graph):
+    inside = (_held(function.node) for function in model.functions)
+    for tensor in chain(_tensors(model.graph), *inside):
         if tensor.data_location == TensorProto.EXTERNAL:
             _check_tensor(file, tensor)
 
@@ -49,20 +51,31 @@ def _check_tensor(file: Path, tensor: Any) -> None:
     if not beside.resolve().is_relative_to(file.parent.resolve()):
         raise ModelError(f"{beside} is a link out of its folder. Refused; copy the file in.")
     try:
-        end = int(facts.get("offset", 0)) + int(facts.get("length", 0))
+        start, length = int(facts.get("offset", 0)), int(facts.get("length", 0))
     except ValueError:
-        end = -1
-    if not 0 <= end <= beside.stat().st_size:
+        start = length = -1
+    if min(start, length) < 0 or start + length > beside.stat().st_size:
         raise ModelError(f"{beside} is cut short: {tensor.name} lacks bytes. Export it again.")
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
     """Every tensor of a graph and of the graphs within it."""
     yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
+    yield from _dense(graph.sparse_initializer)
+    yield from _held(graph.node)
+
+
+def _held(nodes: Iterable[Any]) -> Iterator[Any]:
+    """What operators have with them: constants, branches, bodies of loops."""
+    for node in nodes:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
+            yield from _dense((attribute.sparse_tensor, *attribute.sparse_tensors))
             for inner in (attribute.g, *attribute.graphs):
                 yield from _tensors(inner)
+
+
+def _dense(sparse: Iterable[Any]) -> Iterator[Any]:
+    """The two tensors that each sparse one is made of."""
+    for one in sparse:
+        yield from (one.values, one.indices)

@@ -57,14 +57,28 @@ def test_within_a_constant_too(graph):
         outside.check(graph)
 
 
+def test_within_a_function_too(graph):
+    model = onnx.load(str(graph), load_external_data=False)
+    held = model.graph.initializer[0]
+    held.external_data[0].value = "../secret"
+    node = onnx.helper.make_node("Constant", [], ["c"], value=held)
+    opset = [onnx.helper.make_opsetid("", 14)]
+    model.functions.append(onnx.helper.make_function("own", "f", [], ["c"], [node], opset))
+    del model.graph.initializer[:]
+    graph.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="outside its folder"):
+        outside.check(graph)
+
+
 def test_missing_and_short_weights_are_refused(graph):
     beside = graph.with_name("e.onnx_data")
     beside.write_bytes(beside.read_bytes()[:-1])
     with pytest.raises(ModelError, match="cut short"):
         outside.check(graph)
-    pointed(graph, offset="-99999999")
-    with pytest.raises(ModelError, match="cut short"):
-        outside.check(graph)
+    for offset in ("-99999999", "-4096", "x"):
+        pointed(graph, offset=offset)
+        with pytest.raises(ModelError, match="cut short"):
+            outside.check(graph)
     beside.unlink()
     with pytest.raises(ModelError, match=r"e\.onnx_data is missing"):
         outside.check(graph)
