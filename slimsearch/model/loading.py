@@ -18,7 +18,9 @@ from slimsearch.routes.route import Route, from_json, plain
 AUTO = "auto"
 CAME_WITH = "the model's folder"  # says how the blocks of a model run that was written so
 # Parts of model_types whose decoders mix experts.
-MIXED = ("moe", "mixtral", "dbrx", "deepseek_v", "gpt_oss", "llama4", "jamba")
+MIXED = (
+    "moe", "mixtral", "dbrx", "deepseek_v2", "deepseek_v3", "dots1", "gpt_oss", "llama4", "jamba",
+)  # fmt: skip
 
 
 def load(

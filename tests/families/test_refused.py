@@ -49,6 +49,16 @@ def test_so_is_one_that_hides_in_a_model_that_sees(tmp_path):
         opened(folder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("dots1", "'dots1', mixes experts"), ("deepseek_vl", r"Looked for .*/deepseek_vl\.py")],
+)
+def test_experts_are_known_by_the_name_too_and_nothing_else_is(tmp_path, kind, reason):
+    folder = changed(tiny_families.make("llama", tmp_path / "model"), model_type=kind)
+    with pytest.raises(ModelError, match=reason):
+        loading.architecture_of(checkpoint.find(str(folder)))
+
+
 def test_an_unknown_family_is_told_what_was_looked_for_and_how_to_add_it(tmp_path):
     folder = changed(tiny_families.make("llama", tmp_path / "model"), model_type="gpt2")
     with pytest.raises(ModelError) as caught:
