@@ -15,19 +15,20 @@ def hidden(vlm, batch, route):
     kinds = torch.where(
         (batch.ids == vlm.picture_token) & (batch.classes == 1), PICTURE, batch.classes
     ) if vlm.sees else batch.classes  # fmt: skip
-    first, calls, finish = _dense(vlm, batch)
+    first, calls, behind, finish = _dense(vlm, batch)
     x, aside = first, None
     for index, (block, called) in enumerate(zip(vlm.decoder.layers, calls, strict=True)):
         step = route.steps[index]
         made = _block(block, step, kinds, x, called)
         if aside is not None:
             how, other = aside
-            made = (made + other) / 2 if how == "mean" else made + other - x
+            made = (made + x + other) / 2 if how == "mean" else made + other
             aside = None
         if step.parallel_next:
-            aside = step.parallel_next, made
+            aside = step.parallel_next, made - x
         else:
             x = made
+        x = x + behind[index]
     return finish(x)
 
 
@@ -80,18 +81,23 @@ def _block(block, step: Step, kinds, x, called):
 
 
 def _dense(vlm, batch):
-    """What the first block is given, how each is called, and what is done at the end."""
+    """What the first block is given, how each is called, what the model itself adds behind each
+    (DeepStack does), and what is done at the end."""
     assert not vlm.detours.on
-    calls, first = [], []
+    calls, entered, left = [], [], []
     config = vlm.decoder.config
     was, config._attn_implementation = config._attn_implementation, "eager"
 
     def note(_, args, called):
-        first.append(args[0] if args else called["hidden_states"])
+        entered.append(args[0] if args else called["hidden_states"])
         calls.append(called)
 
     hooks = [
         block.register_forward_pre_hook(note, with_kwargs=True) for block in vlm.decoder.layers
+    ]
+    hooks += [
+        block.register_forward_hook(lambda *told: left.append(told[-1]))
+        for block in vlm.decoder.layers
     ]
     given = vlm.given(batch)
     length = batch.ids.shape[1]
@@ -121,4 +127,5 @@ def _dense(vlm, batch):
             config._attn_implementation = was
 
     config._attn_implementation = was
-    return first[0], calls, finish
+    behind = [after - before for after, before in zip(entered[1:], left[:-1], strict=True)]
+    return entered[0], calls, [*behind, 0.0], finish

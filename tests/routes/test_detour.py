@@ -21,7 +21,7 @@ from slimsearch.routes.route import EVERY, NONE, PICTURES, TOKENS, Route, Step, 
 BLOCKS = 4
 ANSWERS = TOKENS["T"]
 SHAPES = {"qwen2_vl": {}, "qwen2_5_vl": {}}  # heads follow from the width
-SEEING = ["llava", "llava_next", "gemma3", "paligemma", "qwen2_vl", "idefics3"]
+SEEING = ["llava", "llava_next", "gemma3", "paligemma", "qwen2_vl", "qwen3_vl", "idefics3"]
 READING = ["llama", "mistral", "gemma2", "opt", "phi3"]
 
 
