@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from slimsearch.api import exporting, generating
+from slimsearch.api.exporting import Choices
 from slimsearch.api.generating import Speaker, Talk
 from slimsearch.contracts import Runtime
 from slimsearch.errors import InputError, ModelError
@@ -23,6 +24,7 @@ from slimsearch.shelf import PACKAGE
 RUNTIMES = names("runtimes")
 every_runtime = pytest.mark.parametrize("name", RUNTIMES)
 STEPS = 8
+ROOM = 192  # of a cache that is fixed; the most that a test here reads
 QUESTION = "What colour is it?"
 MODELS = {
     "llava": (tiny.llava, {}),
@@ -36,10 +38,11 @@ MODELS = {
 
 
 class Exports:
-    """Models as every runtime takes them, each written once."""
+    """Models as every runtime takes them: each written once, and opened once in each engine."""
 
     def __init__(self, folder):
         self.folder = folder
+        self.speakers: dict[tuple[str, str], Speaker] = {}
 
     def source(self, model: str):
         if model == "demo":
@@ -52,29 +55,35 @@ class Exports:
         form = find("runtimes", runtime).forms[0]
         place = self.folder / form / model
         if not place.exists():
-            exporting.export(str(self.source(model)), [form], place)
+            exporting.export(str(self.source(model)), [form], place, Choices(room=ROOM))
         return place
+
+    def speaker(self, model: str, runtime: str) -> Speaker:
+        """One that stays open, for some engines compile for seconds; it has heard others before."""
+        if (model, runtime) not in self.speakers:
+            folder = self.export(model, runtime)
+            self.speakers[model, runtime] = generating.open(folder, runtime)[1]
+        return self.speakers[model, runtime]
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory) -> Exports:
-    return Exports(tmp_path_factory.mktemp("exports"))
+def exports(tmp_path_factory):
+    made = Exports(tmp_path_factory.mktemp("exports"))
+    yield made
+    for speaker in made.speakers.values():
+        speaker.session.close()
 
 
 @pytest.fixture
 def opened(exports):
-    """Opens a model in an engine, and closes it afterwards."""
-    speakers: list[Speaker] = []
+    """A model in an engine."""
 
     def opened(name: str, model: str = "llava") -> Speaker:
         if reason := find("runtimes", name)().absent():
             pytest.skip(reason)
-        speakers.append(generating.open(exports.export(model, name), name)[1])
-        return speakers[-1]
+        return exports.speaker(model, name)
 
-    yield opened
-    for speaker in speakers:
-        speaker.session.close()
+    return opened
 
 
 def said(speaker: Speaker, question: str, picture, steps: int = STEPS) -> list[int]:
