@@ -10,9 +10,9 @@ from slimsearch.api import assembly, inputs
 from slimsearch.errors import RunError
 from slimsearch.model import loading
 from slimsearch.model.vlm import VLM
-from slimsearch.record.candidate import ProjectorStep
+from slimsearch.record.candidate import ProjectorStep, Row
 from slimsearch.searching import finish
-from slimsearch.searching.finish import Examiner, Row
+from slimsearch.searching.finish import Examiner
 from slimsearch.searching.loop import Loop
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings

@@ -21,9 +21,10 @@ from slimsearch.model.batch import Calibrated
 from slimsearch.model.vlm import VLM
 from slimsearch.policy import SPARSITY, Policy
 from slimsearch.record import changes, history, results
+from slimsearch.record.candidate import Row
 from slimsearch.record.history import raised_sentence
 from slimsearch.searching import finish
-from slimsearch.searching.finish import Examiner, Row
+from slimsearch.searching.finish import Examiner
 from slimsearch.searching.space import Space
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings

@@ -26,10 +26,10 @@ from slimsearch.errors import (
 from slimsearch.model.vlm import VLM
 from slimsearch.policy import SPARSITY, Policy
 from slimsearch.record import changes, history, run
-from slimsearch.record.candidate import Round
+from slimsearch.record.candidate import Round, Row
 from slimsearch.record.run import Run
 from slimsearch.searching import budgeting, finish, fronts, samples
-from slimsearch.searching.finish import Champion, Examiner, Row
+from slimsearch.searching.finish import Champion, Examiner
 from slimsearch.searching.loop import play
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import DEMO, Settings

@@ -1,4 +1,4 @@
-"""What a search talks about: a candidate policy, its score, a closed round. All frozen."""
+"""What a search talks about: a candidate policy, its score, a closed round, a row. All frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,3 +72,12 @@ class Round:
     projector: int  # the version after this round's step
     step: ProjectorStep | None
     seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table: a model and what it can do on held-out data."""
+
+    name: str
+    sparsity: float
+    figures: dict[str, float]  # NaN where nothing could be measured

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 from pathlib import Path, PurePosixPath
 from sys import intern
 from typing import Any
@@ -22,7 +22,7 @@ from slimsearch import files
 from slimsearch.errors import RunError
 from slimsearch.files import Seal
 from slimsearch.record import journal
-from slimsearch.record.candidate import Hints, ProjectorStep, Round, Score
+from slimsearch.record.candidate import Hints, ProjectorStep, Round, Row, Score
 from slimsearch.record.journal import Record
 
 FORMAT = 2
@@ -50,7 +50,7 @@ class History:
         self.levels: dict[str, Seal] | None = None  # by file name
         self.hints: Hints | None = None  # what the strategy was told before the first round
         self.polished: ProjectorStep | None = None  # the champion's own projector step
-        self.rows: dict[str, Record] = {}  # of the final table
+        self.rows: dict[str, Row] = {}  # of the final table
         # What an artefact or score was pruned for -> matrix -> damping beyond the one asked for.
         self.raised: dict[str, dict[str, float]] = {}
         self.drift: list[str] = []  # differences that were allowed
@@ -178,7 +178,8 @@ class History:
         self.polished = ProjectorStep(**record["step"])
 
     def _take_row(self, record: Record) -> None:
-        self.rows[record["name"]] = record
+        figures = {key: nan if v is None else v for key, v in record["figures"].items()}
+        self.rows[record["name"]] = Row(record["name"], record["sparsity"], figures)
 
     def _take_drift(self, record: Record) -> None:
         self.drift += map(str, record["differences"])

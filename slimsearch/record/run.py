@@ -29,7 +29,7 @@ from slimsearch.errors import RunError, SlimsearchError
 from slimsearch.files import Seal
 from slimsearch.model.vlm import VLM
 from slimsearch.record import history
-from slimsearch.record.candidate import Candidate, Hints, ProjectorStep, Round, Score
+from slimsearch.record.candidate import Candidate, Hints, ProjectorStep, Round, Row, Score
 from slimsearch.record.history import FORMAT, JOURNAL, LOCK, SETTINGS, TIMES, History
 from slimsearch.record.journal import Journal, Record
 from slimsearch.settings import Settings
@@ -119,9 +119,9 @@ class Run:
         """How the champion's own projector step went."""
         self._append({"kind": "polish", "step": asdict(step)})
 
-    def add_row(self, row: Mapping[str, Any]) -> None:
+    def add_row(self, row: Row) -> None:
         """A row of the final table."""
-        self._append({"kind": "row", **row})
+        self._append({"kind": "row", **asdict(row)})
 
     def add_drift(
         self, differences: Sequence[str], fingerprint: Mapping[str, Any], afresh: bool

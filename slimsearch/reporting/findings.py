@@ -7,7 +7,8 @@ from math import log
 from typing import Any
 
 from slimsearch.drawing import Bar, Group, HeatMap, Scene, bars, heat
-from slimsearch.reporting.story import Row, Story
+from slimsearch.record.candidate import Row
+from slimsearch.reporting.story import Story
 from slimsearch.reporting.words import FIGURES, duration
 
 BENCHED = {  # what bench calls them -> how they are called here, and coloured

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,9 @@ from slimsearch import settings as choices
 from slimsearch.errors import RunError
 from slimsearch.policy import SPARSITY, Table
 from slimsearch.record import history, results
-from slimsearch.record.candidate import Score
+from slimsearch.record.candidate import Row, Score
 from slimsearch.record.history import History
 from slimsearch.settings import DEMO, Settings
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model of the run's own table."""
-
-    name: str
-    sparsity: float
-    figures: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -76,11 +68,7 @@ class Story:
     def rows(self) -> list[Row]:
         """The run's own table, as far as it came."""
         return [
-            Row(
-                row["name"],
-                row["sparsity"],
-                {key: value for key, value in row["figures"].items() if value is not None},
-            )
+            replace(row, figures={k: v for k, v in row.figures.items() if not isnan(v)})
             for row in self.history.rows.values()
         ]
 

@@ -7,8 +7,7 @@ sequentially and exactly, under the projector that the search ended with; the be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import nan
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +17,7 @@ from slimsearch.errors import ResourceError, SolverError, is_out_of_memory
 from slimsearch.model.batch import Calibrated
 from slimsearch.model.vlm import VLM
 from slimsearch.policy import SPARSITY, Policy
-from slimsearch.record.candidate import Candidate, Score, failed
+from slimsearch.record.candidate import Candidate, Row, Score, failed
 from slimsearch.record.run import Run
 from slimsearch.searching import picking, ranks
 from slimsearch.searching.loop import Loop, Position, note_raised, score_all
@@ -29,15 +28,6 @@ from slimsearch.surgery.level_store import Packed
 from slimsearch.teaching.training import Course, Trainer
 
 RIDGE = 3.0  # of 0.01 to 10, best on both text and pairs where it was tried
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the final table: a model and what it can do on held-out data."""
-
-    name: str
-    sparsity: float
-    figures: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -81,8 +71,7 @@ class Examiner:
     def examine(self, name: str, put_on: Callable[[], object] = lambda: None) -> None:
         """Adds a row for the model as `put_on` leaves it."""
         if self._run is not None and (kept := self._run.history.rows.get(name)):
-            figures = {key: nan if v is None else v for key, v in kept["figures"].items()}
-            self.rows.append(Row(name, kept["sparsity"], figures))
+            self.rows.append(kept)
             return
         put_on()
         if self._run is not None:
@@ -94,7 +83,7 @@ class Examiner:
                 figures |= task.measure(vlm, self._held_out)
         self.rows.append(Row(name, store.sparsity(vlm), figures))
         if self._run is not None:
-            self._run.add_row(asdict(self.rows[-1]))
+            self._run.add_row(self.rows[-1])
 
 
 def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:

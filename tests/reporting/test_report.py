@@ -20,7 +20,7 @@ from slimsearch import cli, reporting, settings
 from slimsearch.api import runs
 from slimsearch.errors import RunError, SettingsError
 from slimsearch.record import history
-from slimsearch.record.candidate import Score
+from slimsearch.record.candidate import Row, Score
 from slimsearch.reporting import beside, findings, search, searching, story, words
 from slimsearch.reporting.markup import Html, rendered, tag
 
@@ -94,7 +94,7 @@ def test_what_is_won_back_is_the_share_of_what_uniform_pruning_loses(told):
                        (9.5, "all and more in text perplexity")):  # fmt: skip
         rows["searched"] = best
         told.__dict__["rows"] = [
-            story.Row(name, 0.5, {"perplexity": value}) for name, value in rows.items()
+            Row(name, 0.5, {"perplexity": value}) for name, value in rows.items()
         ]
         assert said in _won_back(told)
     del told.__dict__["rows"]
