@@ -61,19 +61,21 @@ def llava(
     shards: int = 1,
     old_names: bool = False,
     seed: int = 0,
+    width: int = 32,
+    side: int = 2,
 ) -> Path:
-    """A LLaVA of 2 blocks and 4 tokens a picture."""
+    """A LLaVA of 2 blocks and `side` x `side` tokens a picture."""
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(
         LlavaConfig(
-            text_config={"model_type": "llama", **_decoder(blocks, heads, kv_heads, tied)},
+            text_config={"model_type": "llama", **_decoder(blocks, heads, kv_heads, tied, width)},
             vision_config={
-                "model_type": "clip_vision_model", "image_size": PICTURE_SIZE,
+                "model_type": "clip_vision_model", "image_size": side * PATCH_SIZE,
                 "patch_size": PATCH_SIZE, "hidden_size": 16, "intermediate_size": 32,
                 "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 16,
             },
             image_token_index=IMAGE,
-            image_seq_length=VISUAL_TOKENS,
+            image_seq_length=side**2,
             vision_feature_layer=-2,
             vision_feature_select_strategy="default",
             tie_word_embeddings=tied,
@@ -86,8 +88,8 @@ def llava(
             if "multi_modal_projector" in name and weight.ndim == 2:
                 weight.normal_(0, 0.2)
     _save(model, folder, dtype, shards, OLD_NAMES if old_names else {})
-    _processor().save_pretrained(folder)
-    _processor().image_processor.save_pretrained(folder)
+    _processor(side).save_pretrained(folder)
+    _processor(side).image_processor.save_pretrained(folder)
     return folder
 
 
@@ -207,8 +209,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @cache
-def _processor() -> LlavaProcessor:
-    size = {"height": PICTURE_SIZE, "width": PICTURE_SIZE}
+def _processor(side: int) -> LlavaProcessor:
+    size = {"height": side * PATCH_SIZE, "width": side * PATCH_SIZE}
     return LlavaProcessor(
         image_processor=CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
         tokenizer=tokenizer(),
@@ -220,10 +222,10 @@ def _processor() -> LlavaProcessor:
     )
 
 
-def _decoder(blocks: int, heads: int, kv_heads: int, tied: bool) -> dict:
+def _decoder(blocks: int, heads: int, kv_heads: int, tied: bool, width: int = 32) -> dict:
     return {
-        "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48,
-        "num_hidden_layers": blocks, "num_attention_heads": heads, "head_dim": 32 // heads,
+        "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 48,
+        "num_hidden_layers": blocks, "num_attention_heads": heads, "head_dim": width // heads,
         "num_key_value_heads": kv_heads, "max_position_embeddings": 256,
         "tie_word_embeddings": tied, "initializer_range": 0.2,
         "bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": PADDING,
