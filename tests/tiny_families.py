@@ -100,8 +100,8 @@ def _opt(text: dict, **more: Any) -> Any:
         "vocab_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
         "tie_word_embeddings")}  # fmt: skip
     config = transformers.OPTConfig(
-        **known, hidden_size=width, ffn_dim=40, word_embed_proj_dim=more.pop("narrow", width),
-        init_std=0.2, **more,
+        **known, hidden_size=width, ffn_dim=text["intermediate_size"],
+        word_embed_proj_dim=more.pop("narrow", width), init_std=0.2, **more,
     )  # fmt: skip
     return transformers.OPTForCausalLM(config)
 

@@ -3,18 +3,22 @@
 DeepSparse compiles a graph for its shapes. So there is one graph for each of a ladder of prompt
 lengths, filled up on the left, and one that reads a single token over a cache of `room` places.
 All stand over one file of weights. The picture side and the embeddings are run by ONNX Runtime.
+Of odd sizes one block is compiled first, where DeepSparse is at hand: it dies of a few.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from slimsearch.contracts import Exporter
+from slimsearch.errors import EngineError, ModelError
 from slimsearch.graphs import anatomy, decoder, forms
 from slimsearch.graphs.int8 import Int8
-from slimsearch.graphs.linear import dense
+from slimsearch.graphs.linear import Linear, dense
 from slimsearch.graphs.sheet import write_together
-from slimsearch.guest import LICENCE
+from slimsearch.guest import LICENCE, host
 from slimsearch.model.vlm import VLM
 
 MOST_ROOM = 2048  # tokens a cache holds unless another number is asked for
@@ -34,9 +38,11 @@ class DeepSparse(Exporter):
         prompts = [length for length in LADDER if length < room] + [room]
         shapes = {f"prefill_{length}": decoder.Fixed(length, past=0) for length in prompts}
         shapes["decode"] = decoder.Fixed(tokens=1, past=room)
+        if _odd(parts) and not host.missing():
+            self._try_out(vlm, parts, shapes.values())
         write_together(
             {
-                own / f"{name}.onnx": decoder.build(parts, fixed, Int8() if self.int8 else dense)
+                own / f"{name}.onnx": decoder.build(parts, fixed, self._linear())
                 for name, fixed in shapes.items()
             },
             own / "weights.bin",
@@ -53,3 +59,29 @@ class DeepSparse(Exporter):
             "windows": parts.windows,
             "cache": [1, parts.key_heads, room, parts.head_width],
         }
+
+    def _linear(self) -> Linear:
+        return Int8() if self.int8 else dense
+
+    def _try_out(self, vlm: VLM, parts: anatomy.Decoder, shapes: Iterable[decoder.Fixed]) -> None:
+        """Refuses a decoder of which DeepSparse cannot compile a single block."""
+        block = replace(parts, blocks=parts.blocks[:1])
+        with TemporaryDirectory() as place, host.Guest() as guest:
+            file = Path(place) / "block.onnx"
+            for fixed in shapes:
+                decoder.build(block, fixed, self._linear()).write(file)
+                try:
+                    guest.compile("block", file)
+                    guest.drop("block")
+                except EngineError as error:
+                    raise ModelError(
+                        f"{vlm.checkpoint.folder} is nothing for DeepSparse, which was given one "
+                        f"block of it to read {fixed.tokens} tokens (width {parts.width}, heads "
+                        f"{parts.head_width} wide) and could not: {error} --to onnx works."
+                    ) from error
+
+
+def _odd(parts: anatomy.Decoder) -> bool:
+    """Whether sizes are such that DeepSparse has died of some, by no rule that was found."""
+    inner = {block.down.weight.shape[1] for block in parts.blocks}
+    return bool(parts.head_width % 8 or parts.width % 16 or any(size % 16 for size in inner))

@@ -100,7 +100,7 @@ class Attention:
 
     def _weights(self, scores: str, mask: str) -> str:
         sheet = self.sheet
-        scores = capped(sheet, scores, self.decoder.score_cap)
+        scores = capped(sheet, scores, self.decoder.score_cap, tanh=self.fixed is None)
         return sheet.op("Softmax", sheet.op("Add", scores, mask), axis=-1)
 
     def _fold(self, x: str, *shape: int) -> str:

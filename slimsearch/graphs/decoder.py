@@ -171,7 +171,8 @@ class _Writer:
             last, read = part(sheet, last, self.fixed.tokens - 1, self.fixed.tokens, axis=1), 1
         if decoder.exit is not None:
             last = self.linear(last, decoder.exit)
-        logits = capped(sheet, self.linear(last, decoder.head), decoder.logit_cap)
+        logits = self.linear(last, decoder.head)
+        logits = capped(sheet, logits, decoder.logit_cap, tanh=self.fixed is None)
         vocabulary = decoder.head.weight.shape[0]
         sheet.output("logits", logits, np.float32, (self.rows, read, vocabulary))
         shape = self._cache_shape(self.tokens if self.fixed else self.whole)

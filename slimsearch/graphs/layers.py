@@ -54,12 +54,17 @@ def activated(sheet: Sheet, x: str, kind: str, erf: bool = True) -> str:
     return sheet.op("Mul", sheet.op("Mul", x, half), sheet.op("Add", bent, one))
 
 
-def capped(sheet: Sheet, x: str, cap: float | None) -> str:
-    """Kept within the cap by a tanh, where there is one."""
+def capped(sheet: Sheet, x: str, cap: float | None, tanh: bool = True) -> str:
+    """Kept within the cap by a tanh, where there is one. `tanh` is False for DeepSparse, which dies
+    of it behind a product, on two cores: (sigmoid(2x) - 1/2) * 2 is the same."""
     if cap is None:
         return x
-    limit = sheet.constant(cap, np.float32)
-    return sheet.op("Mul", sheet.op("Tanh", sheet.op("Div", x, limit)), limit)
+    if tanh:
+        limit = sheet.constant(cap, np.float32)
+        return sheet.op("Mul", sheet.op("Tanh", sheet.op("Div", x, limit)), limit)
+    bent = sheet.op("Sigmoid", sheet.op("Mul", x, sheet.constant(2 / cap, np.float32)))
+    centred = sheet.op("Sub", bent, sheet.constant(0.5, np.float32))
+    return sheet.op("Mul", centred, sheet.constant(2 * cap, np.float32))
 
 
 def cut(sheet: Sheet, joined: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -34,14 +34,16 @@ FAMILIES = [*tiny_families.VISION, *tiny_families.TEXT]
 COLUMNS = ("prune", "search", "projector step", "export HF", "export ONNX", "deepsparse")
 SIZES = ((16, 16), (40, 20), (20, 45), (33, 33))
 QUESTION, STEPS = "What colour is it?", 6
-# DeepSparse dies of odd numbers of heads: what goes into graphs has none here, other tests do.
-EVEN = {"heads": 4, "kv_heads": 2, "head_dim": 8}
+# Of odd sizes an export for DeepSparse tries one block out, which takes long: what goes into graphs
+# has none here, other tests do.
+EVEN = {
+    "heads": 4, "kv_heads": 2, "head_dim": 8, "hidden_size": 32, "intermediate_size": 48
+}  # fmt: skip
 SHAPES = {
     **dict.fromkeys(("llava", "vipllava", "internvl", *tiny_families.TEXT), EVEN),
     "mistral": {**EVEN, "sliding_window": None},
     "qwen2": {**EVEN, "use_sliding_window": False},
 }
-DIES = ("gemma2",)  # DeepSparse, of capped scores: of its graph it compiles none
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -79,8 +81,6 @@ def earned(family: str, place: Path) -> list[str]:
         ("export ONNX", "onnx", "onnxruntime"), ("deepsparse", "deepsparse", "deepsparse"),
     ):  # fmt: skip
         folder = place / form
-        if form == "deepsparse" and family in DIES:
-            continue
         try:
             exporting.export(str(place / "hf"), [form], folder, exporting.Choices(room=96))
         except ModelError:

@@ -6,6 +6,9 @@ import pytest
 import tiny_families
 import torch
 
+from slimsearch.api import exporting
+from slimsearch.api.exporting import Choices
+from slimsearch.errors import ModelError
 from slimsearch.graphs import anatomy, decoder, masks
 from slimsearch.graphs.int8 import Int8
 from slimsearch.graphs.linear import dense
@@ -94,6 +97,25 @@ def test_a_dense_one_too(guest, load, pruned, tmp_path, form):
     engine, _, found, wanted = ran(guest, vlm, SHAPES["prompt"], FORMS[form](), tmp_path / "g.onnx")
     assert engine.supported == 1.0
     assert np.abs(found[0] - wanted[0]).max() < 2e-5 * np.abs(wanted[0]).max()
+
+
+def test_capped_scores_too(load, tmp_path):
+    """On two cores, where DeepSparse dies of their tanh."""
+    vlm = load(tiny_families.make("gemma2", tmp_path / "model", blocks=1, **EVEN))
+    with Guest(cores=2) as both:
+        engine, _, found, wanted = ran(both, vlm, decoder.Fixed(32, 0), dense, tmp_path / "g.onnx")
+    assert engine.supported == 1.0
+    for one, two in zip(found, wanted, strict=True):
+        assert np.abs(one - two).max() < 2e-5 * np.abs(two).max()
+
+
+def test_a_block_that_it_dies_of_is_refused_at_export(tmp_path):
+    folder = tiny_families.make("llama", tmp_path / "model", blocks=1, heads=4, kv_heads=2)
+    with pytest.raises(
+        ModelError, match=r"nothing for DeepSparse.* heads 10 wide.*--to onnx works"
+    ):
+        exporting.export(str(folder), ["deepsparse"], tmp_path / "out", Choices(room=40))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
 def ran(guest, vlm, fixed, linear, file):
