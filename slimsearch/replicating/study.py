@@ -78,7 +78,9 @@ class Study:
             return Cell(None, failed if benchmark in self.asked else f"no {called} at hand")
         most = max(found, key=lambda result: result["count"])
         headline = most["headline"]
-        figures = most["breakdown"].get(group, {}) if group else most["figures"]
+        if group and group not in most["breakdown"]:
+            return Cell(None, f"no question of {called} that was asked is of {group}")
+        figures = most["breakdown"][group] if group else most["figures"]
         if headline not in figures or figures[headline]["value"] is None:
             return Cell(None, f"{called} was answered, and not graded")
         return Cell(figures[headline]["value"])

@@ -53,7 +53,7 @@ def report(runs: Sequence[Path], folder: Path, benches: Sequence[Path] = ()) -> 
         (place / PAGE).write_text(page.whole(stories, opening, chapters), "utf-8")
         for figure in figures:
             page.draw(figure, place / "figures")
-    return [folder / PAGE, *sorted((folder / "figures").iterdir())]
+    return [folder / PAGE, *sorted((folder / "figures").glob("*"))]
 
 
 def _prefixes(names: Sequence[str]) -> list[str]:

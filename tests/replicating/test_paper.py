@@ -111,6 +111,10 @@ def test_a_cell_is_a_figure_or_says_why_there_is_none(found):
     assert found.measured("ours-0.5", "accuracy").value == 50.0
     for cell, why in (
         (found.scored("ours-0.5", "mmvet"), "MM-Vet was answered, and not graded"),
+        (
+            found.scored("ours-0.5", "scienceqa", "G7-12"),
+            "no question of ScienceQA that was asked is of G7-12",
+        ),
         (found.scored("ours-0.5", "vizwiz"), "no VizWiz at hand"),
         (found.scored("sparsegpt-0.5", "scienceqa"), "no ScienceQA at hand"),
         (found.scored("no-norm-term-0.5", "scienceqa"), "the run no-norm-term-0.5 failed"),

@@ -9,6 +9,7 @@ from PIL import Image
 from slimsearch.drawing.colours import COLOURS
 
 DESK, PHONE = 1200, 390
+SHEET = 688  # pixels between the margins of A4
 SMALLEST = 8.0  # pixels that a letter of a figure is high at least, as set
 
 pytestmark = [
@@ -73,6 +74,9 @@ def test_it_is_printed_on_several_sheets_without_its_contents(tab, page, tmp_pat
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     tab.call("Emulation.setEmulatedMedia", media="print", features=dark)
     assert tab.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
+    tab.call("Emulation.setDeviceMetricsOverride", width=SHEET, height=900, deviceScaleFactor=1,
+             mobile=False)  # fmt: skip
+    assert tab.ask("document.documentElement.scrollWidth") <= SHEET
     light = tuple(bytes.fromhex(COLOURS["ink"][0][1:]))
     assert tab.ask("getComputedStyle(document.body).color") == f"rgb{light}"
 

@@ -21,6 +21,7 @@ from slimsearch.api import runs
 from slimsearch.errors import RunError, SettingsError
 from slimsearch.record import history
 from slimsearch.record.candidate import Row, Score
+from slimsearch.record.history import TIMES
 from slimsearch.reporting import beside, findings, search, searching, story, words
 from slimsearch.reporting.markup import Html, rendered, tag
 
@@ -289,6 +290,14 @@ def test_an_unfinished_run_is_told_as_far_as_it_came(tmp_path):
     said = Reader((tmp_path / "half" / reporting.PAGE).read_text("utf-8")).words
     assert "interrupted; 1 of 2 rounds closed" in said
     assert "There is no champion yet." in said
+
+
+def test_a_run_that_has_scored_nothing_yet_has_a_report_without_figures(tmp_path):
+    young = shutil.copytree(GOLDEN / "interrupted", tmp_path / "young")
+    journal = young / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
+    (young / TIMES).unlink()
+    assert reporting.report([young], tmp_path / "out") == [tmp_path / "out" / reporting.PAGE]
 
 
 def test_several_runs_are_laid_side_by_side(run, tmp_path):
