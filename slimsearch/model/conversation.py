@@ -71,12 +71,19 @@ class Speech:
     def show(self, picture: Image.Image) -> Shown:
         """What the model is given for a picture."""
         assert self.processor is not None
-        made = self.processor(
-            images=[picture],
-            text=[self.processor.image_token],
-            return_tensors="pt",
-            return_text_replacement_offsets=True,
-        )
+        try:
+            made = self.processor(
+                images=[picture],
+                text=[self.processor.image_token],
+                return_tensors="pt",
+                return_text_replacement_offsets=True,
+            )
+        except TypeError as error:  # it counts with numbers that nobody gave it
+            raise ModelError(
+                f"{type(self.processor).__name__} cannot make a picture into tokens ({error}). "
+                f"Most often processor_config.json, or its patch_size, is missing from the model's "
+                f"folder: copy it from the original model."
+            ) from error
         (place,) = made["text_replacement_offsets"][0]
         inputs = {name: value for name, value in made.items() if name not in SPOKEN}
         return Shown(inputs, place["replacement"])

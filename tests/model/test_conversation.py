@@ -164,3 +164,12 @@ def test_a_folder_without_a_processor_is_refused(llava, tmp_path):
         (folder / name).unlink()
     with pytest.raises(ModelError, match="processor"):
         conversation.load(checkpoint.find(str(folder)))
+
+
+def test_a_processor_that_lacks_numbers_is_told_what_it_lacks(seen):
+    _, speech = seen
+    processor = copy.deepcopy(speech.processor)
+    processor.patch_size = None
+    lacking = replace(speech, processor=processor)
+    with pytest.raises(ModelError, match=r"LlavaProcessor cannot make .*processor_config\.json"):
+        lacking.show(tiny.picture(0))
