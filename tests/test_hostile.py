@@ -4,28 +4,34 @@ import ast
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import slimsearch
 from slimsearch import settings
-from slimsearch.api import inputs
+from slimsearch.api import inputs, runs
 from slimsearch.calibration.pictures import check_picture
+from slimsearch.calibration.recipe import FileText
 from slimsearch.calibration.textfile import read_text
+from slimsearch.calibration.texts import LIMIT, gather_texts
 from slimsearch.errors import CalibrationError, InputError, ModelError, RunError, SettingsError
-from slimsearch.model import checkpoint, conversation, loading
+from slimsearch.model import checkpoint, conversation, loading, senses
 from slimsearch.model.checkpoint import INDEX, RECORD, SINGLE
 from slimsearch.privacy import SWITCHES
 from slimsearch.record import history
+from slimsearch.searching.watch import Watch
 
 PACKAGE = Path(slimsearch.__file__).parent
 
@@ -194,6 +200,55 @@ def test_a_chat_template_that_does_harm_or_fails_is_refused(copied, template, sa
         conversation.load(checkpoint.find(str(copied)))
 
 
+def _rewritten(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize("token", [7, 999_999])
+def test_another_picture_token_than_the_processors_is_refused_by_both(copied, token):
+    _rewritten(copied / "config.json", image_token_index=token)
+    with pytest.raises(ModelError, match=rf"config\.json takes token {token} .* puts '<image>'"):
+        conversation.load(checkpoint.find(str(copied)))
+
+
+def test_other_places_for_a_picture_than_the_tower_fills_are_refused(copied, small, tmp_path):
+    _rewritten(copied / "processor_config.json", num_additional_image_tokens=2)
+    chosen = replace(small, model=str(copied), out=str(tmp_path / "run"))
+    with pytest.raises(ModelError, match=r"model: what its processor puts .*tokens: \d+, features"):
+        runs.search(chosen, Watch())
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [({"crop_size": {"height": 10**6, "width": 10**6}}, "crop_size.height = 1000000"),
+     ({"size": {"shortest_edge": 10**6}}, "size.shortest_edge = 1000000: pictures of 1,000,000,0"),
+     ({"size": {"longest_edge": 10**9}, "merge_size": 2}, "size.longest_edge = 1000000000"),
+     ({"image_grid_pinpoints": [[336, 10**5]]}, "image_grid_pinpoints = 100000"),
+     ({"max_patches": 10**6}, "max_patches = 1000000, and 4096 tiles")],
+)  # fmt: skip
+def test_a_processor_that_asks_for_pictures_beyond_memory_is_refused(copied, facts, said):
+    class Asking:
+        image_processor = SimpleNamespace(to_dict=lambda: facts)
+
+    found = checkpoint.find(str(copied))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(senses, "_opened", lambda _: Asking())
+        with pytest.raises(ModelError, match=said):
+            senses.processor(found)
+
+
+def test_a_processor_of_endless_pictures_is_refused_before_it_makes_one(copied):
+    changed = 0
+    for file in copied.glob("*processor*config.json"):
+        text = file.read_text()
+        more = re.sub(r'"(height|width|shortest_edge)": \d+', r'"\1": 1000000', text)
+        changed += more != text
+        file.write_text(more)
+    assert changed
+    with pytest.raises(ModelError, match=r"asks for .* = 1000000: .* Copy both files"):
+        conversation.load(checkpoint.find(str(copied)))
+
+
 def test_an_adapter_is_refused(copied):
     (copied / "adapter_config.json").write_text('{"base_model_name_or_path": "some/other"}')
     with pytest.raises(ModelError, match=r"adapter_config\.json makes this an adapter"):
@@ -315,6 +370,10 @@ def test_one_endless_line(tmp_path):
     file.write_text("red" * 100_000)
     text, cut = read_text(file, "", 100_000)
     assert (len(text), cut) == (100_000, True)
+    file.write_text("red and blue " * (LIMIT // 12))
+    found = gather_texts(FileText(str(file)), 0)
+    assert len(found.text) <= LIMIT
+    assert f"{file} is longer than 16 MiB" in found.notes[0]
     lines = tmp_path / "line.jsonl"
     lines.write_text('{"text": "' + "red" * 100_000 + '"}')
     with pytest.raises(CalibrationError, match="within its first 100000 bytes"):
@@ -387,7 +446,10 @@ def test_pictures(tmp_path):
     endless = tmp_path / "endless.png"
     shutil.copy(whole, endless)
     os.truncate(endless, 10 << 30)
+    thin = tmp_path / "thin.png"
+    Image.new("L", (20_001, 100)).save(thin)
     for file, said in (
+        (thin, "20001 x 100 pixels: one side is more than 200 times"),
         (endless, "is larger than 256 MiB"),
         (text, "no picture"),
         (bomb, "is a decompression bomb"),

@@ -11,6 +11,7 @@ from PIL import Image
 from slimsearch.errors import CalibrationError
 
 MOST_PIXELS = 50_000_000
+MOST_STRETCH = 200  # times as long as wide: scaled to a given width it would become endless
 MOST_BYTES = 256 << 20  # of the file, whatever follows the picture in it
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others may start outside programs
 
@@ -37,11 +38,17 @@ def _opened(file: Path, origin: str) -> Image.Image:
     if file.stat().st_size > MOST_BYTES:
         raise _too_large(file, origin, f"is larger than {MOST_BYTES >> 20} MiB")
     picture = Image.open(file, formats=FORMATS)
+    size = f"{picture.width} x {picture.height}"
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
-        size = f"{picture.width} x {picture.height}"
         raise _too_large(
             file, origin, f"has {size}; {MOST_PIXELS // 1_000_000} million pixels are the most"
+        )
+    if max(picture.size) > MOST_STRETCH * min(picture.size):
+        picture.close()
+        raise CalibrationError(
+            f"{origin}: the picture {file} has {size} pixels: one side is more than "
+            f"{MOST_STRETCH} times the other. Cut it or drop the record."
         )
     return picture
 

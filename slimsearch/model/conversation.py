@@ -21,7 +21,7 @@ from slimsearch.model import senses
 from slimsearch.model.batch import IGNORED, Batch, batches_of
 from slimsearch.model.checkpoint import Checkpoint
 from slimsearch.model.decoding import Prompt, greedy
-from slimsearch.model.loading import architecture_of, quiet_transformers, refused
+from slimsearch.model.loading import architecture_of, config_of, quiet_transformers, refused
 from slimsearch.model.resident import Resident
 from slimsearch.model.sight import Look
 from slimsearch.model.vlm import VLM
@@ -33,6 +33,7 @@ SPOKEN = {
 }  # what a processor makes of text  # fmt: skip
 ANSWER_TOKENS = 32  # the most that the dense model says to a picture that came without text
 PICTURES_AT_ONCE = 16
+TRIED = (64, 48)  # the size of a picture to try the processor with
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def load(checkpoint: Checkpoint) -> Speech:
     ends = _ends(checkpoint, processor.tokenizer)
     speech = Speech(architecture, processor.tokenizer, processor, ends)
     _check_template(checkpoint, speech)
+    _check_picture_token(checkpoint, speech)
     return speech
 
 
@@ -155,6 +157,23 @@ def _check_template(checkpoint: Checkpoint, speech: Speech) -> None:
             f"{checkpoint.folder}: its chat template fails ({type(error).__name__}: {error}). "
             f"Copy chat_template.jinja from the original model."
         ) from error
+
+
+def _check_picture_token(checkpoint: Checkpoint, speech: Speech) -> None:
+    """Has a small picture shown: what stands for it must be what the model takes for pictures."""
+    wanted = config_of(checkpoint).image_token_id
+    with refused(checkpoint):
+        shown = speech.show(Image.new("RGB", TRIED))
+    ids = speech.tokenizer(shown.text, add_special_tokens=False, verbose=False)["input_ids"]
+    if wanted not in ids:
+        mark = speech.processor.image_token if speech.processor else ""
+        found = sorted(set(ids))[:8]
+        raise ModelError(
+            f"{checkpoint.folder}: config.json takes token {wanted} for a picture's "
+            f"(image_token_index or image_token_id), and the processor puts {mark!r} there, which "
+            f"its tokenizer makes into {', '.join(map(str, found)) or 'nothing'}. Correct the one "
+            f"that is wrong, or copy config.json, tokenizer and processor from the same model."
+        )
 
 
 def _ends(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
@@ -224,15 +243,24 @@ def answered_ids(speech: Speech, turns: Sequence[Turn], shown: Shown | None) -> 
 def _row(vlm: VLM, speech: Speech, pair: Pair, shown: Shown, look: Look) -> Batch:
     """One conversation; turns at its end are dropped until the model can read it whole."""
     longest = getattr(vlm.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-    ids: list[int] = []
-    most = speech.architecture.most_turns or len(pair.turns)
-    for count in range(min(len(pair.turns), most), 0, -1):
-        ids, owner = _spoken(speech, pair.turns[:count], shown)
-        if len(ids) <= longest:
-            return _batch(ids, owner, look, vlm.device)
-    raise CalibrationError(
-        f"{pair.origin} makes {len(ids)} tokens; this model reads {longest} at most. Shorten it."
-    )
+    length, fits = 0, 0
+    beyond = 1 + min(len(pair.turns), speech.architecture.most_turns or longest, longest)
+    while beyond - fits > 1:  # the first `fits` turns fit, the first `beyond` do not
+        count = beyond - 1 if not length else (fits + beyond) // 2
+        length = _length(speech, pair.turns[:count], shown)
+        fits, beyond = (count, beyond) if length <= longest else (fits, count)
+    if not fits:
+        raise CalibrationError(
+            f"{pair.origin} makes {length} tokens; this model reads {longest} at most. Shorten it."
+        )
+    ids, owner = _spoken(speech, pair.turns[:fits], shown)
+    return _batch(ids, owner, look, vlm.device)
+
+
+def _length(speech: Speech, turns: Sequence[Turn], shown: Shown) -> int:
+    """How many tokens a whole conversation takes."""
+    text, _ = _ended(speech, speech.render(turns, len(turns)))
+    return len(_tokenized(speech, text, shown)["input_ids"])
 
 
 def _spoken(speech: Speech, turns: Sequence[Turn], shown: Shown) -> tuple[list[int], list[int]]:

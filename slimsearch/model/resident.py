@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slimsearch.contracts import Session
 from slimsearch.errors import InputError
-from slimsearch.model.sight import moved, stacked
+from slimsearch.model.sight import moved, placing_pictures, stacked
 from slimsearch.model.vlm import VLM
 from slimsearch.routes.kinds import PROMPT
 
@@ -56,15 +56,16 @@ class Resident(Session):
         base, tokens = self._vlm.model.model, self._in(ids)
         shown = moved(stacked(pictures), next(base.parameters()))
         grids = hasattr(base, "get_rope_index")  # positions in two dimensions are its own matter
-        output = base(
-            input_ids=tokens,
-            attention_mask=None if mask.all() else self._in(mask),
-            position_ids=None if grids else self._in(positions),
-            past_key_values=self._cache,
-            use_cache=True,
-            **shown,
-            **self._vlm.marks(tokens, torch.full_like(tokens, PROMPT)),
-        )
+        with placing_pictures(self._vlm.checkpoint.folder):
+            output = base(
+                input_ids=tokens,
+                attention_mask=None if mask.all() else self._in(mask),
+                position_ids=None if grids else self._in(positions),
+                past_key_values=self._cache,
+                use_cache=True,
+                **shown,
+                **self._vlm.marks(tokens, torch.full_like(tokens, PROMPT)),
+            )
         self._shift = base.rope_deltas if grids else 0
         return _out(self._vlm.logits(output.last_hidden_state[:, -1]))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimsearch.contracts import Architecture
+from slimsearch.errors import ModelError
 from slimsearch.routes.merging import Salience, attention_in, merged, salience
 from slimsearch.routes.route import Merge
 from slimsearch.routes.stand_in import standing_in
@@ -179,6 +181,22 @@ class Sight:
             )
             for n, shown in enumerate(pictures)
         ]
+
+
+@contextmanager
+def placing_pictures(folder: Path) -> Iterator[None]:
+    """Says what is wrong where a picture takes other places in the text than the tower fills."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Image features and image tokens do not match"):
+            raise
+        raise ModelError(
+            f"{folder}: what its processor puts into the text for pictures is not what its vision "
+            f"tower makes of them ({error}). Correct patch_size, the size of pictures, "
+            f"vision_feature_select_strategy or num_additional_image_tokens in its processor's "
+            f"files, or copy them from the original model."
+        ) from error
 
 
 def stacked(pictures: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

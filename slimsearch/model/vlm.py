@@ -23,7 +23,7 @@ from slimsearch.errors import ModelError
 from slimsearch.model import keys
 from slimsearch.model.batch import IGNORED, Batch, by_turn
 from slimsearch.model.checkpoint import Checkpoint
-from slimsearch.model.sight import Sight
+from slimsearch.model.sight import Sight, placing_pictures
 from slimsearch.policy import Body, Matrix
 from slimsearch.routes.detour import Detours, halves
 from slimsearch.routes.kinds import PICTURE, PROMPT
@@ -182,7 +182,7 @@ class VLM:
 
         hook = self.decoder.register_forward_pre_hook(catch, with_kwargs=True)
         try:
-            with self.sight.again(batch.looks) as shown:
+            with placing_pictures(self.checkpoint.folder), self.sight.again(batch.looks) as shown:
                 inputs = {"input_ids": batch.ids, **shown, **self.marks(batch.ids, batch.classes)}
                 functional_call(self.model, changed, (), {**inputs, "use_cache": False})
         except _Reached:

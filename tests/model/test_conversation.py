@@ -97,6 +97,21 @@ def test_a_long_conversation_loses_turns_at_its_end(seen):
     assert longer + 4 > 256
 
 
+def test_a_conversation_without_an_end_is_read_as_far_as_the_model_reads(seen, monkeypatch):
+    rendered = []
+    render = Speech.render
+
+    def counted(self, turns, *given, **named):
+        rendered.append(len(turns))
+        return render(self, turns, *given, **named)
+
+    monkeypatch.setattr(Speech, "render", counted)
+    batch = batch_of(seen, LONG * 2500)
+    assert torch.equal(batch.ids, batch_of(seen, LONG).ids)
+    assert max(rendered) <= 256, "a turn takes a token at least"
+    assert len(rendered) < 100
+
+
 def test_one_question_that_is_too_long_is_refused_by_name(seen):
     with pytest.raises(CalibrationError, match=r"^it makes \d+ tokens; this model reads 256"):
         batch_of(seen, (Turn("red " * 300, "blue"),))
