@@ -245,7 +245,7 @@ def test_a_processor_of_endless_pictures_is_refused_before_it_makes_one(copied):
         changed += more != text
         file.write_text(more)
     assert changed
-    with pytest.raises(ModelError, match=r"asks for .* = 1000000: .* Copy both files"):
+    with pytest.raises(ModelError, match=r"^\S+: its processor .* asks for .* = 1000000: "):
         conversation.load(checkpoint.find(str(copied)))
 
 

@@ -9,7 +9,7 @@ import torch
 
 from slimsearch import plugins
 from slimsearch.contracts import Architecture
-from slimsearch.errors import ModelError, SettingsError
+from slimsearch.errors import ModelError, SettingsError, SlimsearchError
 from slimsearch.model.checkpoint import RECORD, Checkpoint
 from slimsearch.model.vlm import VLM, Stages
 from slimsearch.processor import BFLOAT16, processor_flags
@@ -221,6 +221,8 @@ class refused:
         return None
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, SlimsearchError):
+            return  # it says already what is wrong
         if isinstance(error, ValueError) and "attn_implementation=" in str(error):
             raise SettingsError(
                 f"attention = 'sdpa' cannot be: transformers computes the attention of a "
