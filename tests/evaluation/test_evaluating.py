@@ -197,7 +197,7 @@ def test_a_run_keeps_its_champions_results_and_stays_whole(data, small, tmp_path
     dense, uniform = (other["model"] for other in said["against"])
     assert dense["base"] == uniform["base"] == small.model
     rows = history.read(run).rows
-    assert uniform["sparsity"] == rows["uniform sparsegpt"]["sparsity"]
+    assert uniform["sparsity"] == rows["uniform sparsegpt"].sparsity
     assert set(artefact.record_of(run / "uniform")["matrices"].values()) == {small.ratio}
     history.read(run).check_written("model/")
     monkeypatch.setattr(pruning.assembly, "load", lambda *_: pytest.fail("pruned again"))
