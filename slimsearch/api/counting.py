@@ -58,13 +58,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         rows = [
-            {
-                "visual_tokens": row.visual_tokens,
-                "prompt": row.prompt.as_dict(),
-                "token": row.token.as_dict(),
-                "cache_bytes": row.cache_bytes,
-                "dense_cache_bytes": row.dense_cache_bytes,
-            }
+            {**vars(row), "prompt": row.prompt.as_dict(), "token": row.token.as_dict()}
             for row in self.rows
         ]
         return {"rows": rows, "notes": list(self.notes)}
