@@ -117,5 +117,10 @@ def _notes(sizes: Shape, route: Route, most: int) -> Iterator[str]:
         yield f"The vision side is not counted: {sizes.unknown}."
     elif sizes.tower is None and most:
         yield "This model sees nothing: visual tokens are counted in its decoder alone."
+    elif sizes.tower is not None and sizes.tower.tiles:
+        yield (
+            f"The vision side is counted as one tile for every {sizes.tower.visual} visual tokens; "
+            f"where a picture's tiles are cropped or shrunk to fewer, more of them are read."
+        )
     if route.merge is not None:
         yield "Merging keeps as many tokens as a picture asks for: counted as if it kept all."

@@ -6,4 +6,5 @@ from slimsearch.contracts import Architecture
 class Gemma3(Architecture):
     stages = None
     projectors = ("multi_modal_projector",)
+    tiles = True
     marks = {"token_type_ids": "pictures"}

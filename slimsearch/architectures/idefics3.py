@@ -6,3 +6,4 @@ from slimsearch.contracts import Architecture
 class Idefics3(Architecture):
     stages = None
     projectors = ("connector.modality_projection",)
+    tiles = True

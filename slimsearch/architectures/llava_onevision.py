@@ -7,4 +7,5 @@ from slimsearch.contracts import Architecture
 class LlavaOnevision(Architecture):
     stages = None
     projectors = ("multi_modal_projector",)
+    tiles = True
     template = USER_ASSISTANT

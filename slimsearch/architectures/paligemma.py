@@ -6,6 +6,7 @@ from slimsearch.contracts import Architecture
 class PaliGemma(Architecture):
     stages = None
     projectors = ("multi_modal_projector",)
+    tiles = True
     marks = {"token_type_ids": "answers"}
     template = (
         "{% for message in messages %}"

@@ -6,3 +6,4 @@ from slimsearch.contracts import Architecture
 class SmolVLM(Architecture):
     stages = None
     projectors = ("connector.modality_projection",)
+    tiles = True

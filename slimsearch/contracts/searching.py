@@ -107,6 +107,8 @@ class Architecture(ABC):
     # Whether a picture is its pixels, or tiles of them, of one size and nothing beside: then graphs
     # can be written of the vision side.
     plain: ClassVar[bool] = False
+    # Whether it is as many tiles of one size as its shape asks for: then FLOPs can be counted.
+    tiles: ClassVar[bool] = False
     most_turns: ClassVar[int | None] = None  # questions that a conversation may have
 
     @property

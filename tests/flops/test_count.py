@@ -84,6 +84,33 @@ def test_the_vision_side_costs_what_the_counter_says(family, tmp_path):
     assert count.total(twice).dense == 2 * count.total(parts).dense
 
 
+TILES = {  # how three tiles are handed over
+    "llava_next": ((1, 3), {"image_sizes": torch.tensor([[16, 16]])}),
+    "llava_onevision": ((1, 3), {"image_sizes": torch.tensor([[16, 16]])}),
+    "idefics3": ((1, 3), {}),
+    "smolvlm": ((1, 3), {}),
+    "gemma3": ((3,), {}),
+    "paligemma": ((3,), {}),
+}
+
+
+@pytest.mark.parametrize("family", TILES)
+def test_tiles_cost_what_the_counter_says(family, tmp_path):
+    folder = tiny_families.make(family, tmp_path / "model")
+    model, found = load(folder), shape.read(checkpoint.find(str(folder)))
+    many, beside = TILES[family]
+    side = model.config.vision_config.image_size
+    pixels = torch.rand(*many, 3, side, side)
+    counter = counted(lambda: model.model.get_image_features(pixel_values=pixels, **beside))
+    assert found.tower is not None
+    assert found.tower.tiles
+    parts = count.pictures(found, 3 * found.tower.visual)
+    assert parts[VISION].dense == by_module(
+        counter, type(model.model.get_encoder(modality="image")).__name__
+    )
+    assert count.total(parts).dense == counter.get_total_flops()
+
+
 def test_zeros_are_counted_apart(tmp_path):
     found = shape.read(checkpoint.find(str(tiny.llama(tmp_path / "model"))))
     read = prompt(plain(len(found.spans)), found.spans, 0, TEXT)
