@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -246,6 +247,26 @@ def test_a_processor_of_endless_pictures_is_refused_before_it_makes_one(copied):
         file.write_text(more)
     assert changed
     with pytest.raises(ModelError, match=r"^\S+: its processor .* asks for .* = 1000000: "):
+        conversation.load(checkpoint.find(str(copied)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [*product(["tokenizer.json", "processor_config.json"], [b"", b"\x9e\xff", b'{"a": {', b"[]"]),
+     ("chat_template.jinja", b"\x9e\xff")],
+)  # fmt: skip
+def test_a_garbled_file_beside_the_weights_is_named(copied, name, content):
+    (copied / name).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{name} (is no readable (JSON|text)|holds no JSON)"):
+        conversation.load(checkpoint.find(str(copied)))
+
+
+@pytest.mark.parametrize("content", [None, b"{}"])
+def test_a_tokenizer_without_its_words_is_named(copied, content):
+    (copied / "tokenizer.json").unlink()
+    if content is not None:
+        (copied / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"could not be loaded: .* Compare .*tokenizer\.json"):
         conversation.load(checkpoint.find(str(copied)))
 
 

@@ -132,6 +132,22 @@ def record_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def unreadable(folder: Path) -> str:
+    """The first file beside the weights that is not the JSON or text that its name says, and why;
+    '' where all can be read."""
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".json":
+                _json(file, "")
+            elif file.suffix == ".jinja":
+                file.read_text("utf-8")
+        except ModelError as error:
+            return str(error)
+        except (OSError, ValueError) as error:
+            return f"{file} is no readable text ({error}); fetch the model again."
+    return ""
+
+
 def beside(folder: Path) -> Checkpoint:
     """A folder that may hold no weights of this format, such as an export for another engine."""
     if any((folder / name).is_file() for name in (INDEX, SINGLE)):

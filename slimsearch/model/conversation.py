@@ -33,6 +33,8 @@ SPOKEN = {
 }  # what a processor makes of text  # fmt: skip
 ANSWER_TOKENS = 32  # the most that the dense model says to a picture that came without text
 PICTURES_AT_ONCE = 16
+READ = "tokenizer.json and tokenizer_config.json"
+LOOKED = f"processor_config.json, preprocessor_config.json, {READ}"
 TRIED = (64, 48)  # the size of a picture to try the processor with
 
 
@@ -129,7 +131,7 @@ def load(checkpoint: Checkpoint) -> Speech:
     from transformers import AutoTokenizer
 
     architecture = architecture_of(checkpoint)
-    with quiet_transformers(), refused(checkpoint):
+    with quiet_transformers(), refused(checkpoint, LOOKED if architecture.sees else READ):
         if not architecture.sees:
             tokenizer = AutoTokenizer.from_pretrained(
                 checkpoint.folder, trust_remote_code=False, local_files_only=True
@@ -155,7 +157,7 @@ def _check_template(checkpoint: Checkpoint, speech: Speech) -> None:
     except Exception as error:  # whatever a template can do wrong
         raise ModelError(
             f"{checkpoint.folder}: its chat template fails ({type(error).__name__}: {error}). "
-            f"Copy chat_template.jinja from the original model."
+            f"Copy chat_template.jinja and tokenizer_config.json from the original model."
         ) from error
 
 

@@ -10,7 +10,7 @@ import torch
 from slimsearch import plugins
 from slimsearch.contracts import Architecture
 from slimsearch.errors import ModelError, SettingsError, SlimsearchError
-from slimsearch.model.checkpoint import RECORD, Checkpoint
+from slimsearch.model.checkpoint import RECORD, Checkpoint, unreadable
 from slimsearch.model.vlm import VLM, Stages
 from slimsearch.processor import BFLOAT16, processor_flags
 from slimsearch.routes.route import Route, from_json, plain
@@ -212,10 +212,11 @@ class quiet_transformers:
 
 
 class refused:
-    """Turns what transformers raises on a broken folder into a ModelError."""
+    """Turns what transformers raises on a broken folder into a ModelError; `read` names the files
+    that were read."""
 
-    def __init__(self, checkpoint: Checkpoint):
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: Checkpoint, read: str = "it"):
+        self.checkpoint, self.read = checkpoint, read
 
     def __enter__(self) -> None:
         return None
@@ -235,7 +236,9 @@ class refused:
             ) from error
         if isinstance(error, Exception) and not isinstance(error, MemoryError):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else kind
+            folder = self.checkpoint.folder
             raise ModelError(
-                f"{self.checkpoint.folder} could not be loaded: {reason}. Compare it with a folder "
+                unreadable(folder)
+                or f"{folder} could not be loaded: {reason}. Compare {self.read} with a folder "
                 f"that save_pretrained wrote."
             ) from error
