@@ -6,7 +6,7 @@ All stand over one file of weights. The picture side and the embeddings are run 
 Of odd sizes one block is compiled first, where DeepSparse is at hand: it dies of a few.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from typing import Any
 from slimsearch.contracts import Exporter
 from slimsearch.errors import EngineError, ModelError
 from slimsearch.graphs import anatomy, decoder, forms
-from slimsearch.graphs.int8 import Int8
+from slimsearch.graphs.int8 import Int8, patchy
 from slimsearch.graphs.linear import Linear, dense
 from slimsearch.graphs.sheet import write_together
 from slimsearch.guest import LICENCE, host
@@ -38,11 +38,12 @@ class DeepSparse(Exporter):
         prompts = [length for length in LADDER if length < room] + [room]
         shapes = {f"prefill_{length}": decoder.Fixed(length, past=0) for length in prompts}
         shapes["decode"] = decoder.Fixed(tokens=1, past=room)
+        spared = self._spared(parts)
         if _odd(parts) and not host.missing():
-            self._try_out(vlm, parts, shapes.values())
+            self._try_out(vlm, parts, shapes.values(), spared)
         write_together(
             {
-                own / f"{name}.onnx": decoder.build(parts, fixed, self._linear())
+                own / f"{name}.onnx": decoder.build(parts, fixed, self._linear(spared))
                 for name, fixed in shapes.items()
             },
             own / "weights.bin",
@@ -51,8 +52,9 @@ class DeepSparse(Exporter):
         return {
             "about": f"DeepSparse runs deepsparse/, in {'int8' if self.int8 else 'fp32'}, pictures "
             f"and embeddings ONNX Runtime. {LICENCE}",
-            "note": LICENCE,
+            "note": LICENCE + _told(spared),
             "int8": self.int8,
+            "fp32": spared,
             "room": room,
             "prompts": prompts,
             "blocks": len(parts.blocks),
@@ -60,16 +62,27 @@ class DeepSparse(Exporter):
             "cache": [1, parts.key_heads, room, parts.head_width],
         }
 
-    def _linear(self) -> Linear:
-        return Int8() if self.int8 else dense
+    def _spared(self, parts: anatomy.Decoder) -> list[str]:
+        """The matrices that int8 leaves in fp32, lest DeepSparse make wrong numbers of them."""
+        matrices = parts.matrices if self.int8 else []
+        return [matrix.name for matrix in matrices if patchy(decoder.filled(matrix))]
 
-    def _try_out(self, vlm: VLM, parts: anatomy.Decoder, shapes: Iterable[decoder.Fixed]) -> None:
+    def _linear(self, spared: Collection[str]) -> Linear:
+        return Int8(spared) if self.int8 else dense
+
+    def _try_out(
+        self,
+        vlm: VLM,
+        parts: anatomy.Decoder,
+        shapes: Iterable[decoder.Fixed],
+        spared: Collection[str],
+    ) -> None:
         """Refuses a decoder of which DeepSparse cannot compile a single block."""
         block = replace(parts, blocks=parts.blocks[:1])
         with TemporaryDirectory() as place, host.Guest() as guest:
             file = Path(place) / "block.onnx"
             for fixed in shapes:
-                decoder.build(block, fixed, self._linear()).write(file)
+                decoder.build(block, fixed, self._linear(spared)).write(file)
                 try:
                     guest.compile("block", file)
                     guest.drop("block")
@@ -79,6 +92,15 @@ class DeepSparse(Exporter):
                         f"block of it to read {fixed.tokens} tokens (width {parts.width}, heads "
                         f"{parts.head_width} wide) and could not: {error} --to onnx works."
                     ) from error
+
+
+def _told(spared: Collection[str]) -> str:
+    if not spared:
+        return ""
+    return (
+        f" {len(spared)} matrices stay in fp32 ({next(iter(spared))} is the first): their zeros "
+        f"lie in patches, of which its int8 makes wrong numbers."
+    )
 
 
 def _odd(parts: anatomy.Decoder) -> bool:

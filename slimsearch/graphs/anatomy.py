@@ -129,6 +129,13 @@ class Decoder:
         return self.embedding.shape[1]
 
     @property
+    def matrices(self) -> list[Matrix]:
+        """All of them, in the order in which they are computed."""
+        inner = [matrix for block in self.blocks for matrix in block.matrices.values()]
+        around = (self.entry, *inner, self.exit, self.head)
+        return [matrix for matrix in around if matrix is not None]
+
+    @property
     def rotations(self) -> list[Rotation]:
         """Each of them once, in the order of the blocks."""
         found = [block.rotation for block in self.blocks if block.rotation is not None]

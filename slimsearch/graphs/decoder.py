@@ -37,6 +37,11 @@ def build(decoder: Decoder, fixed: Fixed | None = None, linear: Linear = dense) 
     return _Writer(decoder, fixed, linear).write()
 
 
+def filled(matrix: Matrix) -> Matrix:
+    """A matrix as a fixed graph holds it."""
+    return replace(matrix, blank=-matrix.weight.shape[1] % FILL)
+
+
 def embedding(decoder: Decoder) -> Sheet:
     """input_ids [rows, tokens] -> inputs_embeds [rows, tokens, width]."""
     sheet = Sheet("embed_tokens")
@@ -83,14 +88,14 @@ class _Writer:
 
     def linear(self, given: str, matrix: Matrix) -> str:
         """What a matrix makes; in a fixed graph with zeros behind its columns, where they lack."""
-        lacking = -matrix.weight.shape[1] % FILL if self.fixed else 0
-        if not lacking:
+        whole = filled(matrix) if self.fixed else matrix
+        if not whole.blank:
             return self._spelled(self.sheet, given, matrix)
         if given not in self.filled:
             tokens = 1 if matrix.name in ("head", "exit") else self.tokens
-            zeros = self.sheet.constant(np.zeros((1, int(tokens), lacking)), np.float32)
+            zeros = self.sheet.constant(np.zeros((1, int(tokens), whole.blank)), np.float32)
             self.filled[given] = self.sheet.op("Concat", given, zeros, axis=-1)
-        return self._spelled(self.sheet, self.filled[given], replace(matrix, blank=lacking))
+        return self._spelled(self.sheet, self.filled[given], whole)
 
     def _enter(self, hidden: str, places: str) -> str:
         """What goes into the first block."""

@@ -2,30 +2,40 @@
 
 The zero point of the weights is 0, so what pruning removed stays removed, and a weight below half
 a step joins it. Every operator here is one that DeepSparse runs itself, which is why the largest
-size is taken by a square and a root: it has no Abs, and dies of DynamicQuantizeLinear.
+size is taken by a square and a root: it has no Abs, and dies of DynamicQuantizeLinear. Of zeros in
+patches (whole rows, or columns side by side) it makes wrong numbers in int8: `patchy` knows them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 import torch
 
 from slimsearch.graphs.anatomy import Matrix
-from slimsearch.graphs.linear import biased, to_numpy, written
+from slimsearch.graphs.linear import biased, dense, to_numpy, written
 from slimsearch.graphs.sheet import Sheet
 
 STEPS = 127  # from zero to the largest size
 MIDDLE = 128  # what stands for zero among the unsigned activations
 LEAST = 1e-12  # the least scale, for a token or a row of zeros
+# Of 500 random matrices DeepSparse's prompts got 69 wrong, each with at least 0.113 of its fours
+# gone and at most 0.375 of what is beside them; none of scattered zeros.
+FOURS, BESIDE = 0.08, 0.4
 
 
 class Int8:
-    """A Linear, one for each sheet: matrices that read the same input share its quantised form."""
+    """A Linear, one for each sheet: matrices that read the same input share its quantised form.
+    Those named in `spared` stay in fp32."""
 
-    def __init__(self) -> None:
+    def __init__(self, spared: Collection[str] = ()) -> None:
+        self._spared = spared
         self._quantised: dict[str, tuple[str, str]] = {}
 
     def __call__(self, sheet: Sheet, given: str, matrix: Matrix) -> str:
+        if matrix.name in self._spared:
+            return dense(sheet, given, matrix)
         if given not in self._quantised:
             self._quantised[given] = _quantised(sheet, given)
         steps, size = self._quantised[given]
@@ -35,6 +45,14 @@ class Int8:
         exact = sheet.op("Cast", summed, to=sheet.onnx.TensorProto.FLOAT)
         made = sheet.op("Mul", sheet.op("Mul", exact, scale), size)
         return biased(sheet, made, matrix)
+
+
+def patchy(matrix: Matrix) -> bool:
+    """Whether a matrix's zeros take whole fours of a row's columns, and leave few beside them."""
+    zero = written(matrix) == 0  # [rows, columns], columns a multiple of 4
+    fours = float(zero.unflatten(1, (-1, 4)).all(2).float().mean())
+    beside = (int(zero.count_nonzero()) / zero.numel() - fours) / max(1 - fours, LEAST)
+    return fours > FOURS and beside < BESIDE
 
 
 def stored(sheet: Sheet, given: str, matrix: Matrix) -> str:

@@ -10,7 +10,7 @@ from slimsearch.api import exporting
 from slimsearch.api.exporting import Choices
 from slimsearch.errors import ModelError
 from slimsearch.graphs import anatomy, decoder, masks
-from slimsearch.graphs.int8 import Int8
+from slimsearch.graphs.int8 import Int8, patchy
 from slimsearch.graphs.linear import dense
 from slimsearch.guest import host
 from slimsearch.guest.host import Guest
@@ -97,6 +97,24 @@ def test_a_dense_one_too(guest, load, pruned, tmp_path, form):
     engine, _, found, wanted = ran(guest, vlm, SHAPES["prompt"], FORMS[form](), tmp_path / "g.onnx")
     assert engine.supported == 1.0
     assert np.abs(found[0] - wanted[0]).max() < 2e-5 * np.abs(wanted[0]).max()
+
+
+@pytest.mark.parametrize("sizes", ["even", "narrow"])
+def test_zeros_in_patches_are_right_in_int8(guest, load, pruned, tmp_path, sizes):
+    """Half of a matrix's rows, and a width that is filled up with as many zeros."""
+    folder = pruned["even"]
+    if sizes == "narrow":
+        given = {**EVEN, "hidden_size": 6, "heads": 2, "kv_heads": 1}
+        folder = tiny_families.make("llama", tmp_path / "model", blocks=1, **given)
+    vlm = load(folder)
+    vlm.linear("blocks.0.up").weight.data[::2] = 0
+    parts = anatomy.read(vlm)
+    spared = [one.name for one in parts.matrices if patchy(decoder.filled(one))]
+    assert "blocks.0.up" in spared
+    linear = Int8(spared)
+    _, _, found, wanted = ran(guest, vlm, SHAPES["prompt"], linear, tmp_path / "g.onnx")
+    for one, two in zip(found, wanted, strict=True):
+        assert np.abs(one - two).max() < 2e-5 * np.abs(two).max()
 
 
 def test_capped_scores_too(load, tmp_path):

@@ -56,6 +56,34 @@ def test_one_input_is_quantised_once(tmp_path):
     assert kinds.count("MatMulInteger") == 2
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.5, 0.9])
+def test_scattered_zeros_are_no_patches(share):
+    assert not int8.patchy(Matrix("m", pruned(64, 128, share), None))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "place", [slice(32), (slice(None), slice(64, None))], ids=["rows", "columns"]
+)
+def test_whole_rows_and_columns_side_by_side_are_patches(share, place):
+    weight = pruned(64, 128, share)
+    weight[place] = 0
+    assert int8.patchy(Matrix("m", weight, None))
+    assert int8.patchy(decoder.filled(Matrix("m", pruned(64, 6, 0), None)))  # of 16 columns, then
+
+
+def test_what_is_spared_stays_in_fp32(tmp_path):
+    sheet, linear = Sheet("spared"), int8.Int8({"kept"})
+    given = sheet.input("x", np.float32, (1, 2, 16))
+    for name in ("kept", "coarse"):
+        made = linear(sheet, given, Matrix(name, pruned(8, 16, 0.5), None))
+        sheet.output(name, made, np.float32, (1, 2, 8))
+    sheet.write(tmp_path / "g")
+    held = {t.name: t.data_type for t in onnx.load(str(tmp_path / "g")).graph.initializer}
+    assert held["kept.weight"] == onnx.TensorProto.FLOAT
+    assert held["coarse.weight_int8"] == onnx.TensorProto.INT8
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
 def test_every_zero_stays_and_only_less_than_half_a_step_joins(share):
     weight = pruned(64, 48, share)
