@@ -44,7 +44,7 @@ def matrix(tensors: Tensors, shape: Shape, name: str) -> Tensor:
         whole.reshape(-1)[kept] = values[: np.count_nonzero(kept)]
     else:
         whole = values[: -(SLACK // values.itemsize)][: whole.size].reshape(whole.shape)
-    weight = torch.from_numpy(np.ascontiguousarray(whole[:, :columns]))
+    weight = torch.from_numpy(np.require(whole[:, :columns], requirements=["C", "W"]))
     if wide == "int8":
         return weight * torch.from_numpy(tensors.array(f"{name}.scale", np.float32).copy())[:, None]
     return weight.view(torch.bfloat16) if wide == "bfloat16" else weight

@@ -14,7 +14,9 @@ from slimsearch.api import exporting, generating
 from slimsearch.api.exporting import Choices
 from slimsearch.errors import ModelError, SettingsError
 from slimsearch.model import checkpoint, loading
-from slimsearch.native import form, library
+from slimsearch.native import form, library, unpack
+from slimsearch.native.form import Shape
+from slimsearch.native.parts import SLACK
 from slimsearch.native.session import NativeSession
 
 SOURCES = {
@@ -178,3 +180,19 @@ def test_the_number_of_threads_changes_no_logit(source, tmp_path, dtype):
         session.close()
     for other in found[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_matrix_read_back_does_not_lie_in_the_mapped_file():
+    """As wide as words of the mask are, and dense: what could be handed over as it lies there."""
+    shape = Shape("float32", 1, 64, 1, 1, 64, 64, 3, 8, 1e-5, "silu", {})
+    stored = np.arange(3 * 64 + SLACK // 4, dtype=np.float32)
+    stored.flags.writeable = False
+
+    class Mapped(dict):
+        def array(self, name, *_):
+            return self[name]
+
+    found = unpack.matrix(Mapped({"embedding.values": stored}), shape, "embedding")  # pyright: ignore[reportArgumentType]
+    assert torch.equal(found, torch.arange(192.0).view(3, 64))
+    found.zero_()
+    assert stored[1] == 1
