@@ -96,6 +96,7 @@ def resume(
     watch, folder = watch or Watch(), Path(folder)
     with run.reopen(folder) as opened:
         if opened.history.end:
+            opened.history.check_written("")
             raise RunError(f"{folder} is finished. Its champion is {folder / 'best.toml'}.")
         if opened.torn:
             watch.note(f"The journal's last line was cut off; its {opened.torn} bytes are dropped.")

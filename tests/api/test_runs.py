@@ -277,6 +277,15 @@ def test_a_finished_run_is_not_gone_on_with(result):
     assert lines(result.folder) == before
 
 
+@pytest.mark.parametrize("name", ["best.toml", "model/config.json", "samples/1.png"])
+def test_what_a_finished_run_wrote_is_checked_when_it_is_resumed(result, tmp_path, name):
+    run = shutil.copytree(result.folder, tmp_path / "run")
+    content = (run / name).read_bytes()
+    (run / name).write_bytes(content[:-1])
+    with pytest.raises(RunError, match=rf"{name} is cut short: it ends at byte {len(content) - 1}"):
+        runs.resume(run)
+
+
 def test_a_run_over_an_unfinished_one_offers_to_resume_it(unfinished, chosen):
     before = lines(unfinished)
     with pytest.raises(RunError) as caught:
