@@ -220,7 +220,7 @@ class Settings:
         5e-3, "Learning rate of the norms' gains in the polish at its highest.", 0, 1
     )
     weight_rate: float = _setting(
-        1e-4, "Learning rate of the kept weights in the polish at its highest.", 0, 1
+        3e-5, "Learning rate of the kept weights in the polish at its highest.", 0, 1
     )
     seed: int = _setting(0, "Seed of everything drawn.", 0, (1 << 63) - 1)
     device: str = _setting("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one.")

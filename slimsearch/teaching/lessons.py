@@ -24,7 +24,7 @@ from slimsearch.teaching.said import Said
 
 HELD_SHARE = 0.2  # of the batches, never trained on
 STEP_TOKENS = 512  # that a lesson reads at most
-EXCHANGES = 2  # other pictures that each question is asked about
+EXCHANGES = 6  # other pictures that each question is asked about
 PARTS = 10  # that batches are divided into at least, so that some can be held back
 
 

@@ -111,7 +111,7 @@ def test_questions_are_also_asked_about_pictures_that_they_were_not_written_for(
     plain, more = lessons.subject(rows), lessons.subject(rows, model)
     kept = [lesson.batch for lesson in plain.training]
     assert all(torch.equal(more.training[k].batch.ids, own.ids) for k, own in enumerate(kept))
-    assert len(more.training) == 3 * len(kept)
+    assert len(more.training) == (1 + lessons.EXCHANGES) * len(kept)
     held = {id(look) for lesson in more.held for look in lesson.batch.looks}
     for place, lesson in enumerate(more.training[len(kept) :]):
         batch, own = lesson.batch, kept[place % len(kept)]
