@@ -388,9 +388,12 @@ def test_a_text_of_ten_gigabytes_is_read_up_to_the_limit_only(tmp_path, suffix):
 
 def test_one_endless_line(tmp_path):
     file = tmp_path / "line.txt"
-    file.write_text("red" * 100_000)
+    file.write_text("red " * 100_000)
     text, cut = read_text(file, "", 100_000)
     assert (len(text), cut) == (100_000, True)
+    file.write_text("a few words and then " + "red" * 100_000)
+    with pytest.raises(CalibrationError, match=r"line.txt holds a word of over 65536 characters"):
+        read_text(file, "", 1_000_000)
     file.write_text("red and blue " * (LIMIT // 12))
     found = gather_texts(FileText(str(file)), 0)
     assert len(found.text) <= LIMIT

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from slimsearch.errors import CalibrationError
 
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
+WORD = 1 << 16  # characters without white space, of which a tokenizer makes gigabytes
 _MARK = b"\xef\xbb\xbf"  # a UTF-8 byte order mark, harmless
 
 
@@ -30,6 +32,11 @@ def read_text(file: Path, join: str, limit: int) -> tuple[str, bool]:
     if not text.strip():
         within = f" within its first {limit} bytes" if cut else ""
         raise CalibrationError(f"{file} holds no text{within}. Give a file with some in it.")
+    if any(word.end() - word.start() > WORD for word in re.finditer(r"\S+", text)):
+        raise CalibrationError(
+            f"{file} holds a word of over {WORD} characters: that is no text that a tokenizer can "
+            f"read. Give a file with white space between its words."
+        )
     return text, cut
 
 

@@ -61,9 +61,9 @@ def test_scattered_zeros_are_no_patches(share):
     assert not int8.patchy(Matrix("m", pruned(64, 128, share), None))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.45])
 @pytest.mark.parametrize(
-    "place", [slice(32), (slice(None), slice(64, None))], ids=["rows", "columns"]
+    "place", [slice(32), (slice(None), slice(72, None))], ids=["rows", "columns"]
 )
 def test_whole_rows_and_columns_side_by_side_are_patches(share, place):
     weight = pruned(64, 128, share)
