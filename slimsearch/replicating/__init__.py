@@ -64,7 +64,8 @@ def replicate(
         f"hand. Figures of another model or of other data are no contradiction of the paper's. "
         + " ".join(f"{method} here is {meaning}." for method, meaning in exhibits.MEANT.items())
     )
-    files.write(folder / PAGE, page.page("slimsearch paper", title, [said], chapters).encode())
+    opening = [said, exhibits.grounds(found, chosen)]
+    files.write(folder / PAGE, page.page("slimsearch paper", title, opening, chapters).encode())
     files.write(folder / FACTS, files.to_json(_facts(chosen, tables), indent=2).encode())
     for chapter in chapters:
         for figure in chapter.figures:

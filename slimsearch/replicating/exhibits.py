@@ -25,6 +25,7 @@ from slimsearch.reporting.markup import (
     table,
     tag,
 )
+from slimsearch.settings import Settings
 
 NOT_RUN = "not run"
 METHODS = ("LLM-Pruner", "SparseGPT", "SlimLLaVA")
@@ -179,6 +180,18 @@ def measured(study: Study) -> Chapter:
     about = "Each run measures itself on text and questions that it was not calibrated on."
     return Chapter("measured", "Measured in every run",
                    (paragraph(about), table(comparing.COLUMNS, cells)))  # fmt: skip
+
+
+def grounds(study: Study, chosen: Settings) -> Html:
+    """How much was searched and asked: what the figures here rest on."""
+    rounds = f"{chosen.rounds} round{'s' * (chosen.rounds != 1)}"
+    said = [f"Each search here: {rounds} of {chosen.candidates} candidates; "
+            f"settings.toml in its folder says the rest."]  # fmt: skip
+    for benchmark, (_, called) in BENCHMARKS.items():
+        for count, judge in study.sizes(benchmark):
+            graded = f", graded by {judge}" if judge else ""
+            said.append(f"{called}: {count} question{'s' * (count != 1)}{graded}.")
+    return paragraph(" ".join(said))
 
 
 def _own(study: Study, run: str) -> tuple[Cell, Cell]:

@@ -60,6 +60,14 @@ class Study:
             return Cell(None, "the run has no held-out data of that kind")
         return Cell(100 * value if key == "accuracy" else value)
 
+    def sizes(self, benchmark: str) -> list[tuple[int, str]]:
+        """How many questions of it were asked, and the judge's model, '' for none; each once."""
+        every = [result for run in self.results.values() for result in run]
+        return sorted({
+            (result["count"], result.get("judge", {}).get("model", ""))
+            for result in every if _is_of(result, benchmark)
+        })  # fmt: skip
+
     def scored(self, name: str, benchmark: str, group: str = "") -> Cell:
         """A run's headline on a benchmark, as `eval` left it; in a group of its questions."""
         called, smaller = BENCHMARKS[benchmark][1], name.startswith(NARROWED)

@@ -129,6 +129,15 @@ def test_what_was_asked_in_vain_is_no_missing_data(found):
     assert tried.scored("ours-0.5", "vizwiz").why == "VizWiz was asked, and that failed"
 
 
+def test_a_page_says_how_much_was_searched_asked_and_by_whom_graded(found):
+    graded = {**evaluation("mmvet", "champion", 50.0), "count": 3, "judge": {"model": "mild"}}
+    more = replace(found, results={**found.results, "sparsegpt-0.5": [graded]})
+    said = exhibits.grounds(more, Settings(rounds=2, candidates=5))
+    assert "2 rounds of 5 candidates" in said
+    assert "ScienceQA: 1 question. MM-Vet: 1 question. MM-Vet: 3 questions, graded by mild." in said
+    assert "VizWiz" not in said
+
+
 def test_tables_keep_the_papers_shape_and_fill_nothing(found):
     three = exhibits.table_3(found)
     assert len(three.lines) == 3 * len(published.TABLE_3["LLaVA-SQA-7B"])
@@ -232,6 +241,7 @@ def test_a_paper_of_real_runs(small, tmp_path):
     read = Reader((folder / replicating.PAGE).read_text("utf-8"))
     said = " ".join(read.words.split())
     assert "61.25" in said
+    assert "1 round of 3 candidates" in said
     assert "80.45" in said
     assert "Table 3" not in said.replace("Tables 1 to 4", "")
     for name, one in done.outcomes.items():
