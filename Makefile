@@ -12,7 +12,7 @@ EXTRAS := deepsparse,lora,onnx,openvino,ray
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: $(VENV)/installed  ## install, then search the demo model at ratio 0.5 (about 50 seconds)
+run: $(VENV)/installed  ## install, then search the demo model at ratio 0.5 (about a minute and a half)
 	$(BIN)/slimsearch run --ratio 0.5
 
 test: $(VENV)/installed-dev  ## install, then run every test, one process a core
