@@ -7,8 +7,8 @@ from pathlib import Path
 
 from slimsearch.errors import CalibrationError
 
-_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 WORD = 1 << 16  # characters without white space, of which a tokenizer makes gigabytes
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 _MARK = b"\xef\xbb\xbf"  # a UTF-8 byte order mark, harmless
 
 
