@@ -201,6 +201,13 @@ class Settings:
         "What the projector learns from pairs: dense, to say what the dense model says at every "
         "word of question and answer; or answers, to give the answers.",
     )
+    other_pictures: int = _setting(
+        6,
+        "How many other pictures the dense model is asked each question about; what it says of "
+        "them is learnt too. 0: none, as with --projector-lessons answers.",
+        0,
+        1000,
+    )
     projector_rate: float = _setting(
         3e-4, "Learning rate of the projector step at its highest; it warms up, then falls.", 0, 1
     )

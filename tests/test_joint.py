@@ -60,6 +60,10 @@ def test_a_joint_search_ends_on_its_budget(chosen, strategy):
     assert 1 - left / whole == pytest.approx(0.4, abs=0.011)
     assert told == found.policy.tables
     assert "uniform sparsegpt" in [row.name for row in found.table]
+    known = history.read(Path(chosen.out)).hints.allocations
+    if strategy == "surrogate":  # begins at the best of sparsity alone too
+        assert set(known["plain"][3:]) == {0}
+        assert any(known["plain"][:3])
 
 
 TIMED = """

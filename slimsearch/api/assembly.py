@@ -195,8 +195,9 @@ def _subjects(
     dense = model if settings.projector_lessons == "dense" else None  # not pruned yet
     wanted = polish_of(settings, sum(matrix.size for matrix in model.matrices))
     more = settings.final_steps and wanted in ("gains", "all")  # than the projector
+    asked = calibrated.pairs if more or settings.projector_steps else ()
     return (
-        lessons.subject(calibrated.pairs if more or settings.projector_steps else (), dense),
+        lessons.subject(asked, dense, settings.other_pictures),
         lessons.subject(calibrated.texts if more else (), dense),
     )
 

@@ -27,6 +27,7 @@ from slimsearch.model.vlm import VLM
 from slimsearch.policy import SPARSITY, Policy
 from slimsearch.record import changes, history, run
 from slimsearch.record.candidate import Round, Row
+from slimsearch.record.history import SETTINGS
 from slimsearch.record.run import Run
 from slimsearch.searching import budgeting, finish, fronts, samples
 from slimsearch.searching.finish import Champion, Examiner
@@ -96,7 +97,7 @@ def resume(
     watch, folder = watch or Watch(), Path(folder)
     with run.reopen(folder) as opened:
         if opened.history.end:
-            opened.history.check_written("")
+            _check_finished(opened)
             raise RunError(f"{folder} is finished. Its champion is {folder / 'best.toml'}.")
         if opened.torn:
             watch.note(f"The journal's last line was cut off; its {opened.torn} bytes are dropped.")
@@ -118,18 +119,35 @@ def resume(
         return _carry_out(assembly.load(given, watch, opened.budgeted), opened, watch)
 
 
+def _check_finished(opened: Run) -> None:
+    """Refuses a finished run that is no longer as it was left; its level store may be gone."""
+    opened.history.check_written("")
+    if opened.levels.is_dir() and (trouble := opened.wrong_levels(opened.levels)):
+        raise RunError(
+            f"{trouble}. Restore it, or remove {opened.levels}: a finished run needs it no more."
+        )
+    begun, now = opened.history.fingerprint["settings"], settings.as_dict(_chosen(opened))
+    differences = changes.between(begun, {key: now[key] for key in begun}, but=inputs.ELSEWHERE)
+    if differences:
+        raise RunError(
+            f"{opened.folder / SETTINGS} is not what this run was made with: "
+            f"{'; '.join(differences)}. Restore it."
+        )
+
+
 def _given_again(opened: Run, where: Mapping[str, Any]) -> Given:
     """What a run reads, found once more."""
-    file = opened.folder / "settings.toml"
-    needed = {
-        *opened.history.fingerprint.get("settings", ()),
-        *("model", "policy", "calibration", "pairs"),
-    }
-    chosen = _moved(settings.read(file, needed), where)
+    chosen = _moved(_chosen(opened), where)
     try:
         return inputs.gather(chosen)
     except InputError as error:
-        raise type(error)(f"{error} So says {file}.") from error
+        raise type(error)(f"{error} So says {opened.folder / SETTINGS}.") from error
+
+
+def _chosen(opened: Run) -> Settings:
+    begun = opened.history.fingerprint.get("settings", ())
+    needed = {*begun, "model", "policy", "calibration", "pairs"}
+    return settings.read(opened.folder / SETTINGS, needed)
 
 
 def free_folder(chosen: Settings) -> Path:

@@ -70,7 +70,7 @@ def tune(
         for some in (pairs.used, pairs.held)
     )
     follows = dense if chosen.projector_lessons == "dense" else None
-    learnt = lessons.subject(used, follows)
+    learnt = lessons.subject(used, follows, chosen.other_pictures)
     if not learnt.possible:
         raise CalibrationError(
             f"{len(pairs.used)} image-text pairs are too few to train a projector and to hold some "

@@ -14,7 +14,7 @@ from typing import Any
 
 from slimsearch.contracts import Exporter
 from slimsearch.errors import EngineError, ModelError
-from slimsearch.graphs import anatomy, decoder, forms
+from slimsearch.graphs import anatomy, decoder, forms, steps
 from slimsearch.graphs.int8 import Int8, patchy
 from slimsearch.graphs.linear import Linear, dense
 from slimsearch.graphs.sheet import write_together
@@ -54,6 +54,7 @@ class DeepSparse(Exporter):
             f"and embeddings ONNX Runtime. {LICENCE}",
             "note": LICENCE + _told(spared),
             "int8": self.int8,
+            "steps": steps.here(),
             "fp32": spared,
             "room": room,
             "prompts": prompts,
@@ -97,9 +98,10 @@ class DeepSparse(Exporter):
 def _told(spared: Collection[str]) -> str:
     if not spared:
         return ""
+    first, *others = spared
     return (
-        f" {len(spared)} matrices stay in fp32 ({next(iter(spared))} is the first): their zeros "
-        f"lie in patches, of which its int8 makes wrong numbers."
+        f" Left in fp32: {first}{f' and {len(others)} others' if others else ''}, since zeros lie "
+        f"in patches there, of which its int8 makes wrong numbers."
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.contracts import Exporter
-from slimsearch.graphs import forms
+from slimsearch.graphs import forms, steps
 from slimsearch.graphs.int8 import Int8
 from slimsearch.graphs.linear import dense
 from slimsearch.model.vlm import VLM
@@ -26,4 +26,5 @@ class Onnx(Exporter):
             "about": f"ONNX Runtime runs onnx/ ({kind}): decoder_model_merged.onnx takes "
             f"embeddings, a mask, positions and a cache of any length.",
             "int8": self.int8,
+            "steps": steps.here(),
         }

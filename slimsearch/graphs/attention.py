@@ -9,7 +9,6 @@ from torch import Tensor
 
 from slimsearch.graphs.anatomy import Block, Decoder, Matrix, Rotation
 from slimsearch.graphs.layers import capped, cut, normed, part
-from slimsearch.graphs.linear import to_numpy
 from slimsearch.graphs.masks import Fixed
 from slimsearch.graphs.sheet import Sheet
 
@@ -74,7 +73,7 @@ class Attention:
 
     def _at_places(self, name: str, table: Tensor, axes: list[int]) -> str:
         sheet = self.sheet
-        known = sheet.weight(name, np.float32, table.shape, lambda: to_numpy(table))
+        known = sheet.weight(name, np.float32, table.shape, lambda: table)
         found = sheet.op("Gather", known, self._places)
         return sheet.op("Unsqueeze", found, sheet.constant(axes, np.int64))
 

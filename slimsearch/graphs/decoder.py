@@ -15,7 +15,7 @@ from slimsearch.graphs import masks
 from slimsearch.graphs.anatomy import Block, Decoder, Matrix, Norm
 from slimsearch.graphs.attention import Attention
 from slimsearch.graphs.layers import activated, capped, cut, normed, part
-from slimsearch.graphs.linear import Linear, dense, to_numpy
+from slimsearch.graphs.linear import Linear, dense
 from slimsearch.graphs.masks import Fixed
 from slimsearch.graphs.sheet import Shape, Sheet
 
@@ -47,8 +47,7 @@ def embedding(decoder: Decoder) -> Sheet:
     sheet = Sheet("embed_tokens")
     ids = sheet.input("input_ids", np.int64, ("rows", "tokens"))
     table = sheet.weight(
-        "embed_tokens.weight", np.float32, decoder.embedding.shape,
-        lambda: to_numpy(decoder.embedding),
+        "embed_tokens.weight", np.float32, decoder.embedding.shape, lambda: decoder.embedding
     )  # fmt: skip
     found = sheet.op("Gather", table, ids)
     if decoder.embedding_scale != 1:
@@ -103,7 +102,7 @@ class _Writer:
         if decoder.entry is not None:
             hidden = self.linear(hidden, decoder.entry)
         if (table := decoder.places) is not None:
-            known = sheet.weight("places", np.float32, table.shape, lambda: to_numpy(table))
+            known = sheet.weight("places", np.float32, table.shape, lambda: table)
             hidden = sheet.op("Add", hidden, sheet.op("Gather", known, places))
         return hidden
 

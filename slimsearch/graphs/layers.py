@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 
 from slimsearch.graphs.anatomy import Norm
-from slimsearch.graphs.linear import to_numpy
 from slimsearch.graphs.sheet import Sheet
 
 TAIL = (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)  # of t, t^2 and on
@@ -27,7 +26,7 @@ def normed(sheet: Sheet, x: str, name: str, norm: Norm | None, epsilon: float) -
     for kind, part, given in (("Mul", "weight", norm.scale), ("Add", "bias", norm.shift)):
         if given is not None:
             known = sheet.weight(
-                f"{name}.{part}", np.float32, given.shape, lambda given=given: to_numpy(given)
+                f"{name}.{part}", np.float32, given.shape, lambda given=given: given
             )
             made = sheet.op(kind, made, known)
     return made

@@ -21,7 +21,7 @@ def dense(sheet: Sheet, given: str, matrix: Matrix) -> str:
         f"{matrix.name}.weight",
         np.float32,
         (columns, rows),
-        lambda: to_numpy(written(matrix).t()),
+        lambda: written(matrix).t(),
     )
     return biased(sheet, sheet.op("MatMul", given, weight, name=matrix.name), matrix)
 
@@ -32,14 +32,9 @@ def biased(sheet: Sheet, made: str, matrix: Matrix) -> str:
     if bias is None:
         return made
     name = f"{matrix.name}.bias"
-    return sheet.op("Add", made, sheet.weight(name, np.float32, bias.shape, lambda: to_numpy(bias)))
+    return sheet.op("Add", made, sheet.weight(name, np.float32, bias.shape, lambda: bias))
 
 
 def written(matrix: Matrix) -> torch.Tensor:
     """The weight with its columns of zeros."""
     return F.pad(matrix.weight.detach(), (0, matrix.blank)) if matrix.blank else matrix.weight
-
-
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """fp32 in host memory; a half or bfloat16 is widened, which changes no value."""
-    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from slimsearch.errors import ModelError
-from slimsearch.graphs.linear import to_numpy
 from slimsearch.graphs.sheet import OPSET, Promise, Sheet
 from slimsearch.model.vlm import VLM
 
@@ -142,7 +141,7 @@ def _turn_weights(graph: Any, weights: set[str]) -> set[str]:
 
 def _promise(name: str, tensor: Tensor, turned: bool) -> Promise:
     if not tensor.is_floating_point():
-        numbers = tensor.detach().numpy()
-        return Promise(name, numbers.dtype, numbers.shape, lambda: numbers)
+        dtype = tensor.detach().numpy().dtype
+        return Promise(name, dtype, tuple(tensor.shape), lambda: tensor)
     held = tensor.detach().t() if turned else tensor.detach()
-    return Promise(name, np.dtype(np.float32), tuple(held.shape), lambda: to_numpy(held))
+    return Promise(name, np.dtype(np.float32), tuple(held.shape), lambda: held)

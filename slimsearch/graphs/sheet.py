@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from slimsearch.errors import SettingsError
 
 OPSET, IR = 14, 8
 INLINE = 1 << 30  # bytes of weights beyond which they stand in a file beside the graph
 BESIDE = "_data"  # that file's name is the graph's and this
+STEP = 1 << 26  # bytes of a weight that are made ready to be written at once
 _ALIGNED = 4096  # where weights begin in it, so that engines can map them
 # Protobuf tags: field number * 8 + 2 (a length and bytes follow).
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW = 7 << 3 | 2, 5 << 3 | 2, 9 << 3 | 2
@@ -27,12 +30,12 @@ Shape = Sequence[int | str]  # a str names a length that may be any
 
 @dataclass(frozen=True)
 class Promise:
-    """A weight that `make` gives when its turn comes."""
+    """A weight that `make` gives when its turn comes, in any type that `dtype` holds exactly."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    make: Callable[[], np.ndarray]
+    make: Callable[[], Tensor]
 
     @property
     def size(self) -> int:
@@ -83,7 +86,9 @@ class Sheet:
             self._graph.initializer.append(self.onnx.numpy_helper.from_array(array, name))
         return self._constants[key]
 
-    def weight(self, name: str, dtype: Any, shape: Sequence[int], make: Any) -> str:
+    def weight(
+        self, name: str, dtype: Any, shape: Sequence[int], make: Callable[[], Tensor]
+    ) -> str:
         """A weight; `make()` gives it when the sheet is written."""
         self._promises.append(Promise(name, np.dtype(dtype), tuple(shape), make))
         return name
@@ -175,9 +180,13 @@ def write_together(sheets: Mapping[Path, Sheet], beside: Path) -> None:
 
 
 def _pour(promise: Promise, stream: BinaryIO) -> None:
-    array = np.ascontiguousarray(promise.make())
-    assert (array.dtype, array.shape) == (promise.dtype, promise.shape), promise.name
-    stream.write(array.reshape(-1).view(np.uint8).data)
+    """Writes a weight, a few rows at a time: a half, widened whole, would stand in memory twice."""
+    made = promise.make().detach()
+    assert tuple(made.shape) == promise.shape, promise.name
+    dtype = torch.from_numpy(np.empty(0, promise.dtype)).dtype
+    rows = torch.atleast_1d(made)
+    for few in rows.split(max(1, STEP * len(rows) // max(promise.size, 1))):
+        stream.write(few.to("cpu", dtype).contiguous().numpy().reshape(-1).view(np.uint8).data)
 
 
 def _tag(tag: int, length: int) -> bytes:

@@ -18,7 +18,7 @@ from numpy import ndarray
 from slimsearch import artefact
 from slimsearch.contracts import Runtime, Session
 from slimsearch.errors import InputError, ModelError
-from slimsearch.graphs import masks, outside
+from slimsearch.graphs import masks, outside, steps
 from slimsearch.graphs.masks import Fixed
 from slimsearch.guest import host
 from slimsearch.guest.host import Compiled, Guest
@@ -45,6 +45,7 @@ class DeepSparse(Runtime):
                 f"{folder} holds no graphs for DeepSparse. Write them with --to deepsparse, or "
                 f"choose another --runtime."
             )
+        steps.check(folder, record)
         for name in ("embed_tokens", DECODE):
             artefact.part(folder, FORM, f"{name}.onnx")
         guest = Guest(self.deepsparse_python, threads)

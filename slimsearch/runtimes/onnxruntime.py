@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from slimsearch import artefact
 from slimsearch.contracts import Runtime, Session
 from slimsearch.errors import ModelError, ResourceError
-from slimsearch.graphs import forms, outside
+from slimsearch.graphs import forms, outside, steps
 from slimsearch.graphs.session import PAST, Engine, GraphSession
 
 
@@ -28,6 +28,7 @@ class OnnxRuntime(Runtime):
                 f"{folder} holds no graphs for ONNX Runtime. Write it with --to onnx too, or "
                 f"choose another --runtime."
             )
+        steps.check(folder, found.recorded("onnx"))
         files = {
             name: artefact.part(folder, "onnx", f"{name}.onnx") for name in forms.names(found.sees)
         }

@@ -5,6 +5,7 @@ owl         less where inputs have outliers: the share of |W| ||X|| beyond OUTLY
 alpha       less where spectra have heavy tails (Hill's estimator), as AlphaPruning does
 optimal     what costs the least loss, as the store's errors and one backward pass predict it;
             'optimal*3' lets answers about pictures weigh three times what they do in the objective
+plain       as optimal, the blocks running as they did, where other genes could change that
 
 A search begins with some of them, and each is a strategy, a baseline, by itself.
 """
@@ -29,7 +30,7 @@ from slimsearch.searching.space import Space
 
 LOSSES = ("text_loss", "text_kl"), ("answer_loss", "answer_kl")  # terms that damage raises
 OUTLYING = 5.0  # OWL's M
-HOPELESS = 1e12  # stands for the error of a level that could not be solved
+HOPELESS = 1e12  # the cost of what is not to be chosen: a level that could not be solved
 SPREAD = 0.08  # OWL's lambda: how far a block may go from the target
 
 Costs = tuple[tuple[float, ...], ...]  # gene x choice -> predicted loss
@@ -102,10 +103,12 @@ def gather(names: Sequence[str], ground: Ground) -> Hints:
     if not ground.stored and len(names) > 1:
         names = ("uniform",)
     if not any(ground.parts):  # no levels to spread
-        names = [name for name in names if name.partition("*")[0] in ("uniform", "optimal")]
-    priced = any(name.startswith("optimal") for name in names)
+        names = [name for name in names if _rule(name) in ("uniform", "optimal")]
+    if all(ground.parts):  # nothing else than levels
+        names = [name for name in names if _rule(name) != "plain"]
+    priced = any(_rule(name) in ("optimal", "plain") for name in names)
     ground = replace(ground, priced=priced)
-    found = {name: _RULES[name.partition("*")[0]](ground, name) for name in names}
+    found = {name: _RULES[_rule(name)](ground, name) for name in names}
     return Hints(found, ground.costs() if priced else ())
 
 
@@ -136,10 +139,28 @@ def _optimal(ground: Ground, name: str) -> Genes:
             "Strategy 'optimal' reads the errors of the level store, and --exact has none. Leave "
             "out --exact, or take --strategy owl."
         )
-    return ground.space.budget.cheapest(ground.costs(float(name.partition("*")[2] or 1)))
+    return ground.space.budget.cheapest(ground.costs(_leaning(name)))
 
 
-_RULES = {"uniform": _uniform, "owl": _owl, "alpha": _alpha, "optimal": _optimal}
+def _plain(ground: Ground, name: str) -> Genes:
+    costs = ground.costs(_leaning(name))
+    return ground.space.budget.cheapest(
+        [some if part else (some[0], *[HOPELESS] * (len(some) - 1))
+         for some, part in zip(costs, ground.parts, strict=True)]
+    )  # fmt: skip
+
+
+_RULES = {
+    "uniform": _uniform, "owl": _owl, "alpha": _alpha, "optimal": _optimal, "plain": _plain,
+}  # fmt: skip
+
+
+def _rule(name: str) -> str:
+    return name.partition("*")[0]
+
+
+def _leaning(name: str) -> float:
+    return float(name.partition("*")[2] or 1)
 
 
 def _by_block(ground: Ground, measure: Callable[[str], float]) -> dict[str, float]:

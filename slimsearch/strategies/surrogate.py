@@ -2,8 +2,9 @@
 
 The model: a total is a constant (one for each version of the projector) plus, for each gene, a
 price times the cost that was predicted for its choice before the search: the store's error times
-the loss's squared gradient. Prices start out equal; every round they are fitted to all scores
-(Bayesian ridge regression, in closed form).
+the loss's squared gradient, or what a change of how blocks run was measured to cost alone. Prices
+start out equal; every round they are fitted to all scores (Bayesian ridge regression, in closed
+form).
 Candidates are the cheapest policies under prices drawn from the posterior (Thompson sampling), so
 what is still uncertain is tried and what is known is not. Each is on budget by construction.
 """
@@ -18,6 +19,7 @@ from slimsearch.record.candidate import Genes, Hints, Score
 from slimsearch.searching.first_generation import first_generation
 
 DOUBT = 0.2  # how far a gene's price may lie from the common one before anything is scored
+KIND = 0.5  # how far those of all levels, or of all that changes how blocks run, may lie from it
 NOISE = 0.03  # of the totals' spread that the model does not explain
 HASTE = 0.05  # of it that half of the calibration leaves open
 LEAST = 0.05  # no price falls below this share of the common one
@@ -25,13 +27,14 @@ TRIES = 20  # draws for each candidate before the posterior is taken to agree wi
 
 
 class Surrogate(Strategy):
-    allocations = ("uniform", "owl", "optimal", "optimal*3", "optimal*10")
+    allocations = ("uniform", "owl", "optimal", "optimal*3", "optimal*10", "plain", "plain*3")
 
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int):
         self._budget, self._count, self._keep = budget, candidates, survivors
         self._random = np.random.default_rng(seed)
         self._scores: dict[Genes, Score] = {}
         self._alive: list[Genes] = []
+        self._doubt = _doubt(budget)
         self.start(Hints())
 
     def start(self, hints: Hints) -> None:
@@ -60,16 +63,19 @@ class Surrogate(Strategy):
     def _first(self) -> list[Genes]:
         """What is known by rule, and what would be cheapest if prices were a little different."""
         found = first_generation(self._budget, max(len(self._known), 1), self._random, self._known)
-        prior = np.ones(len(self._costs))
-        found += self._cheapest(prior, np.eye(len(prior)) * DOUBT, found)
+        found += self._cheapest(*self._prior(), found)
         found += first_generation(self._budget, self._count + 1, self._random)
         return list(dict.fromkeys(found))[: self._count]
 
-    def _posterior(self) -> tuple[np.ndarray, np.ndarray]:
+    def _prior(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean prices, and a factor that turns standard normal draws into their spread."""
+        return np.ones(len(self._costs)), np.linalg.cholesky(self._doubt)
+
+    def _posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same, by all scores."""
         sound = [score for score in self._scores.values() if score.ok]
         if not sound:
-            return np.ones(len(self._costs)), np.eye(len(self._costs)) * DOUBT
+            return self._prior()
         spent = np.array([self._spent(score.genes) for score in sound])
         totals = np.array([score.total for score in sound])
         for version in {score.projector for score in sound}:  # leaves its constant out
@@ -79,11 +85,9 @@ class Surrogate(Strategy):
         common = _slope(spent.sum(1), totals)
         open_ = np.array([NOISE**2 + HASTE**2 * (1 / score.share - 1) for score in sound])
         noise = np.maximum(open_ * totals.var(), (1e-9 * common) ** 2)
-        genes = len(self._costs)
-        precision = np.eye(genes) / (DOUBT * common) ** 2
-        pull = np.full(genes, common) / (DOUBT * common) ** 2
-        precision += (spent.T / noise) @ spent
-        pull += (spent.T / noise) @ totals
+        prior = np.linalg.inv(self._doubt * common**2)
+        precision = prior + (spent.T / noise) @ spent
+        pull = prior.sum(1) * common + (spent.T / noise) @ totals
         mean = np.linalg.solve(precision, pull)
         spread = np.linalg.inv(np.linalg.cholesky(precision)).T
         return mean / common, spread / common
@@ -123,6 +127,19 @@ class Surrogate(Strategy):
             if len(found) == self._count - len(asked):
                 break
         return found
+
+
+def _doubt(budget: Budget) -> np.ndarray:
+    """How prices vary before anything is scored: each alone, and with all others of its kind.
+
+    What levels cost is predicted from errors, what shapes cost is measured: the two may be out of
+    scale.
+    """
+    levels = np.array([bool(gene.size) for gene in budget.genes])
+    alone = np.eye(len(levels)) * DOUBT**2
+    if levels.all() or not levels.any():
+        return alone
+    return alone + KIND**2 * (levels[:, None] == levels)
 
 
 def _plain_costs(budget: Budget) -> list[np.ndarray]:

@@ -24,7 +24,6 @@ from slimsearch.teaching.said import Said
 
 HELD_SHARE = 0.2  # of the batches, never trained on
 STEP_TOKENS = 512  # that a lesson reads at most
-EXCHANGES = 6  # other pictures that each question is asked about
 PARTS = 10  # that batches are divided into at least, so that some can be held back
 
 
@@ -61,17 +60,18 @@ class Subject:
         return sum(distance(vlm, lesson).item() for lesson in self.held) / len(self.held)
 
 
-def subject(batches: Sequence[Batch], dense: VLM | None = None) -> Subject:
+def subject(batches: Sequence[Batch], dense: VLM | None = None, others: int = 0) -> Subject:
     """Batches in small lessons, always the same ones held back.
 
-    `dense` is not pruned yet and says what is to be learnt; without it, it is the targets.
+    `dense` is not pruned yet and says what is to be learnt, of so many other pictures too; without
+    it, it is the targets.
     """
     parts = _parts(batches)
     held = max(1, round(len(parts) * HELD_SHARE)) if len(parts) > 1 else 0
     shuffled = [parts[i] for i in np.random.default_rng(0).permutation(len(parts))]
     training = shuffled[held:]
     if dense is not None:
-        training = [*training, *_exchanged(training, dense)]
+        training = [*training, *_exchanged(training, dense, others)]
     judging, learning = (
         [Lesson(part, _heard(dense, part) if dense is not None else None) for part in some]
         for some in (shuffled[:held], training)
@@ -106,18 +106,18 @@ def _parts(batches: Sequence[Batch]) -> list[Batch]:
     ]
 
 
-def _exchanged(parts: Sequence[Batch], dense: VLM) -> list[Batch]:
-    """The same conversations about other pictures among them, where those are alike in shape."""
+def _exchanged(parts: Sequence[Batch], dense: VLM, others: int) -> list[Batch]:
+    """The same conversations about so many other pictures each, where those are alike in shape."""
     found: list[Batch] = []
     shown = [row for part in parts for row in _shown(part, dense)]
     widest = max((len(part.ids) for part in parts), default=0)
-    for away in range(widest, widest * EXCHANGES + 1, max(widest, 1)):
+    for away in range(widest, widest * others + 1, max(widest, 1)):
         start = 0
         for part in parts if away < len(shown) else ():
             rows = range(start, start + len(part.ids))
-            others = [shown[(row + away) % len(shown)] for row in rows]
-            if all(shown[row][1:] == other[1:] for row, other in zip(rows, others, strict=True)):
-                found.append(replace(part, looks=tuple(look for look, *_ in others)))
+            shifted = [shown[(row + away) % len(shown)] for row in rows]
+            if all(shown[row][1:] == other[1:] for row, other in zip(rows, shifted, strict=True)):
+                found.append(replace(part, looks=tuple(look for look, *_ in shifted)))
             start += len(part.ids)
     return found
 

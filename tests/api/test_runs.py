@@ -26,6 +26,7 @@ from slimsearch.errors import (
     ResourceError,
     RunError,
     SettingsError,
+    SlimsearchError,
     SolverError,
     Stopped,
 )
@@ -283,6 +284,32 @@ def test_what_a_finished_run_wrote_is_checked_when_it_is_resumed(result, tmp_pat
     content = (run / name).read_bytes()
     (run / name).write_bytes(content[:-1])
     with pytest.raises(RunError, match=rf"{name} is cut short: it ends at byte {len(content) - 1}"):
+        runs.resume(run)
+
+
+def test_a_damaged_level_store_of_a_finished_run_is_named_and_may_be_gone(result, tmp_path):
+    run = shutil.copytree(result.folder, tmp_path / "run")
+    file = next((run / "levels").iterdir())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(RunError, match=rf"{file.name} .*needs it no more"):
+        runs.resume(run)
+    shutil.rmtree(run / "levels")
+    with pytest.raises(RunError, match="is finished"):
+        runs.resume(run)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [("rounds = 2", "rounds = 3", "rounds was 2, is 3"), ("seed = ", "# seed = ", "lacks 'seed'")],
+)
+def test_changed_settings_of_a_finished_run_are_named(result, tmp_path, before, after, said):
+    run = shutil.copytree(result.folder, tmp_path / "run")
+    file = run / "settings.toml"
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after))
+    with pytest.raises(SlimsearchError, match=said):
         runs.resume(run)
 
 

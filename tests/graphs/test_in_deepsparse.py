@@ -8,7 +8,7 @@ import torch
 
 from slimsearch.api import exporting
 from slimsearch.api.exporting import Choices
-from slimsearch.errors import ModelError
+from slimsearch.errors import EngineError, ModelError
 from slimsearch.graphs import anatomy, decoder, masks
 from slimsearch.graphs.int8 import Int8, patchy
 from slimsearch.graphs.linear import dense
@@ -127,7 +127,13 @@ def test_capped_scores_too(load, tmp_path):
         assert np.abs(one - two).max() < 2e-5 * np.abs(two).max()
 
 
-def test_a_block_that_it_dies_of_is_refused_at_export(tmp_path):
+def test_a_block_that_it_dies_of_is_refused_at_export(tmp_path, monkeypatch):
+    """With AVX-512 it does die of this one; without, it does not."""
+
+    def die(*_):
+        raise EngineError("it died.")
+
+    monkeypatch.setattr(Guest, "compile", die)
     folder = tiny_families.make("llama", tmp_path / "model", blocks=1, heads=4, kv_heads=2)
     with pytest.raises(
         ModelError, match=r"nothing for DeepSparse.* heads 10 wide.*--to onnx works"

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 import torch
 
-from slimsearch.graphs import anatomy, decoder, int8
+from slimsearch.graphs import anatomy, decoder, int8, steps
 from slimsearch.graphs.anatomy import Matrix
 from slimsearch.graphs.sheet import Sheet
 
@@ -32,7 +32,7 @@ def run(weights: list[torch.Tensor], x: np.ndarray, file) -> list[np.ndarray]:
 def plain(weight: torch.Tensor, x: np.ndarray) -> np.ndarray:
     """What int8 with a scale a row and a scale a token means, in float64."""
     w = weight.double().numpy()
-    step = np.abs(w).max(1, keepdims=True) / 127
+    step = np.abs(w).max(1, keepdims=True) / steps.here()
     size = np.abs(x.astype(np.float64)).max(-1, keepdims=True)
     rounded = np.rint(x / size * 127)
     return (rounded @ np.rint(w / step).T) * step.T * size / 127 + 0.5

@@ -108,10 +108,10 @@ def test_questions_are_also_asked_about_pictures_that_they_were_not_written_for(
     model, speech = seen
     asked = [Pair(str(n), tiny.picture(n), TURNS[: 1 + n % 2]) for n in range(20)]
     rows = pair_batches(model, speech, asked, 300)
-    plain, more = lessons.subject(rows), lessons.subject(rows, model)
+    plain, more = lessons.subject(rows), lessons.subject(rows, model, 3)
     kept = [lesson.batch for lesson in plain.training]
     assert all(torch.equal(more.training[k].batch.ids, own.ids) for k, own in enumerate(kept))
-    assert len(more.training) == (1 + lessons.EXCHANGES) * len(kept)
+    assert len(more.training) == (1 + 3) * len(kept)
     held = {id(look) for lesson in more.held for look in lesson.batch.looks}
     for place, lesson in enumerate(more.training[len(kept) :]):
         batch, own = lesson.batch, kept[place % len(kept)]
@@ -128,8 +128,8 @@ def test_pictures_of_other_shapes_are_not_exchanged(seen):
     rows = [row for b in pair_batches(
         model, speech, [Pair(str(n), tiny.picture(n), TURNS) for n in range(6)], 300
     ) for row in b.split(1)]  # fmt: skip
-    assert len(lessons._exchanged(rows[:3], model)) == 6
+    assert len(lessons._exchanged(rows[:3], model, 6)) == 6
     (given,) = rows[0].looks[0].given
     other = replace(rows[0].looks[0], given=(given[..., :-1, :],))
-    assert len(lessons._exchanged([replace(rows[0], looks=(other,)), *rows[1:3]], model)) == 2
-    assert lessons._exchanged(rows[:1], model) == []
+    assert len(lessons._exchanged([replace(rows[0], looks=(other,)), *rows[1:3]], model, 6)) == 2
+    assert lessons._exchanged(rows[:1], model, 6) == []
