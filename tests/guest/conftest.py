@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from slimsearch.graphs.sheet import Sheet
 from slimsearch.guest import host
@@ -26,7 +27,8 @@ def product(tmp_path):
     weight[draw.random(weight.shape) < 0.8] = 0
     sheet = Sheet("product")
     given = sheet.input("x", np.float32, (1, 3, 16))
-    made = sheet.op("MatMul", given, sheet.weight("w", np.float32, (16, 8), lambda: weight))
+    held = sheet.weight("w", np.float32, (16, 8), lambda: torch.from_numpy(weight))
+    made = sheet.op("MatMul", given, held)
     sheet.output("y", made, np.float32, (1, 3, 8))
     sheet.write(tmp_path / "product.onnx")
     return tmp_path / "product.onnx", weight
