@@ -100,7 +100,7 @@ def _told(spared: Collection[str]) -> str:
         return ""
     first, *others = spared
     return (
-        f" Left in fp32: {first}{f' and {len(others)} others' if others else ''}, since zeros lie "
+        f" Left in fp32: {first}{f' and {len(others)} more' if others else ''}, since zeros lie "
         f"in patches there, of which its int8 makes wrong numbers."
     )
 
