@@ -111,17 +111,16 @@ def by_turn(batch: Batch, tokens: Tensor) -> list[dict[int, list[int]]]:
 
 
 def _part(batches: tuple[Batch, ...], share: float) -> tuple[Batch, ...]:
-    """A share of the rows, out of as few batches as hold them, spread over all."""
+    """A share of the rows, evenly spaced over all: they lie by length, and what is pruned well for
+    short conversations may be pruned badly for long ones."""
     if share >= 1 or not batches:
         return batches
-    wanted = ceil(share * sum(len(batch.ids) for batch in batches))
-    count = ceil(share * len(batches))
-    chosen: list[Batch] = []
-    for index in range(count):
-        left = wanted - sum(len(batch.ids) for batch in chosen)
-        if left > 0:
-            chosen.append(batches[(2 * index + 1) * len(batches) // (2 * count)].rows(0, left))
-    return tuple(chosen)
+    rows = [row for batch in batches for row in batch.split(1)]
+    wanted = ceil(share * len(rows))
+    chosen = [rows[(2 * place + 1) * len(rows) // (2 * wanted)] for place in range(wanted)]
+    most = max(batch.ids.numel() for batch in batches)
+    padding = int(chosen[0].ids[0, -1])  # any token but a picture's; a row ends with text
+    return tuple(batches_of(chosen, most, padding))
 
 
 def saliences(batches: Sequence[Batch]) -> list[Salience]:
