@@ -3,8 +3,9 @@
 uniform     every gene at the target
 owl         less where inputs have outliers: the share of |W| ||X|| beyond OUTLYING times its mean
 alpha       less where spectra have heavy tails (Hill's estimator), as AlphaPruning does
-optimal     what costs the least loss, as the store's errors and one backward pass predict it;
-            'optimal*3' lets answers about pictures weigh three times what they do in the objective
+optimal     what costs the least loss, as the store's errors and the uniform policy's gradients
+            predict it; 'optimal*3' lets answers about pictures weigh three times what they do in
+            the objective
 plain       as optimal, the blocks running as they did, where other genes could change that
 
 A search begins with some of them, and each is a strategy, a baseline, by itself.
@@ -13,24 +14,28 @@ A search begins with some of them, and each is a strategy, a baseline, by itself
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from slimsearch.errors import SettingsError, SolverError
+from slimsearch.model.batch import Calibrated
 from slimsearch.policy import SPARSITY, Policy
 from slimsearch.record.candidate import Genes, Hints
 from slimsearch.searching import sensitivity
 from slimsearch.searching.evaluate import Evaluator
-from slimsearch.searching.sensitivity import Sensitivity
+from slimsearch.searching.sensitivity import Slope
 from slimsearch.searching.space import Space
 
 LOSSES = ("text_loss", "text_kl"), ("answer_loss", "answer_kl")  # terms that damage raises
 OUTLYING = 5.0  # OWL's M
 HOPELESS = 1e12  # the cost of what is not to be chosen: a level that could not be solved
+SHARE = 0.25  # of the calibration that inputs and gradients are seen on
+LEAST = 0.01  # of the dense model's loss: what the uniform policy is taken to add at least
 SPREAD = 0.08  # OWL's lambda: how far a block may go from the target
 
 Costs = tuple[tuple[float, ...], ...]  # gene x choice -> predicted loss
@@ -38,29 +43,47 @@ Costs = tuple[tuple[float, ...], ...]  # gene x choice -> predicted loss
 
 @dataclass(frozen=True)
 class Ground:
-    """What the rules look at: a space over a dense model, its matrices seen once."""
+    """What the rules look at: a space over a model, and what some of its calibration tells."""
 
     space: Space
     evaluator: Evaluator
     stored: bool  # the level store holds errors
-    priced: bool = True  # costs are wanted, and with them gradients
 
     @cached_property
     def parts(self) -> list[tuple[str, ...]]:
         return self.space.parts(self.evaluator.vlm.body)
 
     @cached_property
-    def seen(self) -> Sensitivity:
+    def inputs(self) -> Mapping[str, Tensor]:
+        """Norms of the dense model's inputs, by matrix and column."""
         self.evaluator.restore()
-        vlm, calibrated = self.evaluator.vlm, self.evaluator.calibrated
-        return sensitivity.measure(vlm, calibrated, gradients=self.priced)
+        return sensitivity.inputs(self.evaluator.vlm, [*self._some.texts, *self._some.pairs])
+
+    @cached_property
+    def steepness(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """By matrix, what its error adds to the loss of text, and to that of answers.
+
+        Gradients are the uniform policy's, and to scale: that policy is foretold to cost what it
+        was measured to cost.
+        """
+        vlm, both = self.evaluator.vlm, (self._some.texts, self._some.pairs)
+        self.evaluator.restore()
+        dense = [vlm.mean_loss(batches) for batches in both]
+        errors = self._put_on_uniform()
+        slopes = [sensitivity.slope(vlm, batches) for batches in both]
+        self.evaluator.restore()
+        if not all(isfinite(value) for s in slopes for value in (s.loss, *s.squares.values())):
+            errors = {}
+            slopes = [sensitivity.slope(vlm, batches) for batches in both]
+        text, answer = (_to_scale(*pair, errors) for pair in zip(slopes, dense, strict=True))
+        return text, answer
 
     def costs(self, leaning: float = 1.0) -> Costs:
         """What each gene's choices are predicted to cost; answers weigh `leaning` times."""
-        weights, seen = self.evaluator.weights, self.seen
+        weights, (texts, pairs) = self.evaluator.weights, self.steepness
         text, answer = (sum(weights.get(term, 0.0) for term in terms) for terms in LOSSES)
         answer *= leaning
-        power = {m: text * seen.texts[m] + answer * seen.pairs[m] for m in seen.texts}
+        power = {m: text * texts[m] + answer * pairs[m] for m in texts}
         return tuple(
             tuple(sum(power[m] * self._error(m, level) for m in part) for level in gene.choices)
             if part
@@ -88,6 +111,25 @@ class Ground:
         text, answer = (sum(weights[t] * terms[t] for t in some if t in terms) for some in LOSSES)
         return text, answer
 
+    @cached_property
+    def _some(self) -> Calibrated:
+        return self.evaluator.calibrated.part(SHARE)
+
+    def _put_on_uniform(self) -> dict[str, float]:
+        """The uniform policy's levels, and the errors they make; none where one cannot be had."""
+        genes = _uniform(self, "uniform")
+        table = self.space.decode(genes).table(SPARSITY)
+        try:
+            self.evaluator.put_on(Policy({SPARSITY: table}))
+        except SolverError:
+            self.evaluator.restore()
+            return {}
+        return {
+            matrix: self._error(matrix, gene.choices[index])
+            for gene, index, part in zip(self.space.genes, genes, self.parts, strict=True)
+            for matrix in part
+        }
+
     def _error(self, matrix: str, level: float) -> float:
         try:
             return self.evaluator.store.error(matrix, level)
@@ -107,7 +149,6 @@ def gather(names: Sequence[str], ground: Ground) -> Hints:
     if all(ground.parts):  # nothing else than levels
         names = [name for name in names if _rule(name) != "plain"]
     priced = any(_rule(name) in ("optimal", "plain") for name in names)
-    ground = replace(ground, priced=priced)
     found = {name: _RULES[_rule(name)](ground, name) for name in names}
     return Hints(found, ground.costs() if priced else ())
 
@@ -118,7 +159,7 @@ def _uniform(ground: Ground, _: str) -> Genes:
 
 def _owl(ground: Ground, _: str) -> Genes:
     def outlying(matrix: str) -> float:
-        power = ground.evaluator.store.dense(matrix).float().abs() * ground.seen.inputs[matrix]
+        power = ground.evaluator.store.dense(matrix).float().abs() * ground.inputs[matrix]
         return float((power > OUTLYING * power.mean()).float().mean())
 
     return _spread(ground, _by_block(ground, outlying))
@@ -161,6 +202,14 @@ def _rule(name: str) -> str:
 
 def _leaning(name: str) -> float:
     return float(name.partition("*")[2] or 1)
+
+
+def _to_scale(slope: Slope, dense: float, errors: Mapping[str, float]) -> dict[str, float]:
+    """Squared gradients such that these errors cost what the loss has risen by from the dense."""
+    foretold = sum(slope.squares[matrix] * error for matrix, error in errors.items())
+    risen = max(slope.loss - dense, LEAST * dense)
+    scale = risen / foretold if foretold > 0 and risen > 0 else 1.0
+    return {matrix: scale * square for matrix, square in slope.squares.items()}
 
 
 def _by_block(ground: Ground, measure: Callable[[str], float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from slimsearch.searching import picking
 @pytest.fixture
 def several(small):
     return replace(
-        small, strategy="pareto", objective="text_loss + weight_norm", candidates=8, survivors=6,
+        small, strategy="pareto", objective="text_kl + weight_norm", candidates=8, survivors=6,
         policy="per_matrix", skip_baselines=True,
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ def test_a_run_leaves_a_front_and_crowns_its_knee(several, tmp_path, monkeypatch
 
 
 def test_without_a_cost_the_ratio_is_held(several, tmp_path):
-    runs.search(replace(several, out=str(tmp_path / "run"), pick="text_loss<=0"))
+    runs.search(replace(several, out=str(tmp_path / "run"), pick="text_kl<=0"))
     rows = json.loads((tmp_path / "run" / "front" / "front.json").read_text())
     assert all(row["sparsity"] == pytest.approx(0.5, abs=0.011) for row in rows)
 
