@@ -4,12 +4,16 @@ The model: a total is a constant (one for each version of the projector) plus, f
 price times the cost that was predicted for its choice before the search: the store's error times
 the loss's squared gradient, or what a change of how blocks run was measured to cost alone. Prices
 start out equal; every round they are fitted to all scores (Bayesian ridge regression, in closed
-form).
+form), believed as far as the scores themselves bear the model out: how much it explains, and how
+far prices lie apart, are what makes the scores likeliest (empirical Bayes).
 Candidates are the cheapest policies under prices drawn from the posterior (Thompson sampling), so
-what is still uncertain is tried and what is known is not. Each is on budget by construction.
+what is still uncertain is tried and what is known is not; some are survivors with a few levels
+switched. Each is on budget by construction.
 """
 
 from collections.abc import Sequence
+from itertools import product
+from math import ceil
 
 import numpy as np
 
@@ -20,8 +24,13 @@ from slimsearch.searching.first_generation import first_generation
 
 DOUBT = 0.2  # how far a gene's price may lie from the common one before anything is scored
 KIND = 0.5  # how far those of all levels, or of all that changes how blocks run, may lie from it
-NOISE = 0.03  # of the totals' spread that the model does not explain
-HASTE = 0.05  # of it that half of the calibration leaves open
+# What the scores choose from: the price in common, as a share of the most that it can be; how many
+# times as far as DOUBT and KIND prices lie apart; and how much of the totals' spread is not theirs.
+COMMON, APART = tuple(2.0**-n for n in range(8)), (0.5, 1.0, 2.0, 4.0)
+NOISE = (0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
+HASTE = 0.1  # of what is not theirs in variance, that half of the calibration adds
+NEAR = 0.25  # of the candidates are survivors with a few levels switched
+SWITCHES = 4  # at most
 LEAST = 0.05  # no price falls below this share of the common one
 TRIES = 20  # draws for each candidate before the posterior is taken to agree with itself
 
@@ -46,10 +55,8 @@ class Surrogate(Strategy):
     def ask(self) -> list[Genes]:
         if not self._scores:
             return self._first()
-        asked = self._cheapest(*self._posterior())
-        if len(asked) < self._count:  # the posterior has narrowed: look around the best
-            asked += self._around(self._alive[0], asked)
-        return asked
+        asked = self._cheapest(*self._posterior())[: self._count - ceil(NEAR * self._count)]
+        return asked + self._around(asked)
 
     def tell(self, scores: Sequence[Score]) -> None:
         self._scores |= {score.genes: score for score in scores}
@@ -78,16 +85,16 @@ class Surrogate(Strategy):
             return self._prior()
         spent = np.array([self._spent(score.genes) for score in sound])
         totals = np.array([score.total for score in sound])
+        most = float(np.abs(totals).mean() / (spent.sum(1).mean() or 1.0))  # were all loss theirs
         for version in {score.projector for score in sound}:  # leaves its constant out
             group = [place for place, score in enumerate(sound) if score.projector == version]
             spent[group] -= spent[group].mean(0)
             totals[group] -= totals[group].mean()
-        common = _slope(spent.sum(1), totals)
-        open_ = np.array([NOISE**2 + HASTE**2 * (1 / score.share - 1) for score in sound])
-        noise = np.maximum(open_ * totals.var(), (1e-9 * common) ** 2)
-        prior = np.linalg.inv(self._doubt * common**2)
-        precision = prior + (spent.T / noise) @ spent
-        pull = prior.sum(1) * common + (spent.T / noise) @ totals
+        vague = np.array([1 + HASTE * (1 / score.share - 1) for score in sound])
+        common, apart, noise = _likeliest(spent, totals, vague, self._doubt, most)
+        prior = np.linalg.inv(self._doubt * (apart * common) ** 2)
+        precision = prior + (spent.T / (vague * noise**2)) @ spent
+        pull = prior.sum(1) * common + (spent.T / (vague * noise**2)) @ totals
         mean = np.linalg.solve(precision, pull)
         spread = np.linalg.inv(np.linalg.cholesky(precision)).T
         return mean / common, spread / common
@@ -117,11 +124,13 @@ class Surrogate(Strategy):
                 break
         return found
 
-    def _around(self, best: Genes, asked: Sequence[Genes]) -> list[Genes]:
-        """Level switches of the best, where prices propose nothing new."""
+    def _around(self, asked: Sequence[Genes]) -> list[Genes]:
+        """Level switches of survivors: what the model knows nothing of is found by trying."""
         found: list[Genes] = []
         for _ in range(TRIES * self._count):
-            genes = self._budget.switched(best, 1, self._random)
+            parent = self._alive[int(self._random.integers(len(self._alive)))]
+            times = int(self._random.integers(1, SWITCHES, endpoint=True))
+            genes = self._budget.switched(parent, times, self._random)
             if genes not in self._scores and genes not in asked and genes not in found:
                 found.append(genes)
             if len(found) == self._count - len(asked):
@@ -157,8 +166,26 @@ def _plain_costs(budget: Budget) -> list[np.ndarray]:
     ]
 
 
-def _slope(spent: np.ndarray, totals: np.ndarray) -> float:
-    """The price that all genes would have in common; positive. Both are centred."""
-    power = float(spent @ spent)
-    found = float(spent @ totals) / power if power > 0 else 0.0
-    return found if found > 0 else 1.0
+def _likeliest(
+    spent: np.ndarray, totals: np.ndarray, vague: np.ndarray, doubt: np.ndarray, most: float
+) -> tuple[float, float, float]:
+    """The common price, how far prices lie apart, and the noise that make the totals likeliest.
+
+    All are centred. In the directions of the scores' own spread every total stands alone.
+    """
+    root = 1 / np.sqrt(vague)
+    shape = (root[:, None] * spent) @ np.linalg.cholesky(doubt)
+    turn, power, _ = np.linalg.svd(shape, full_matrices=False)
+    power, heard, slope = power**2, turn.T @ (root * totals), turn.T @ (root * spent.sum(1))
+    rest, beyond = float(root * totals @ (root * totals) - heard @ heard), len(totals) - len(power)
+    spread = float(totals.std()) or 1.0
+
+    def unlikely(common: float, apart: float, noise: float) -> float:
+        each = (apart * common) ** 2 * power + noise**2
+        return float(
+            ((heard - common * slope) ** 2 / each + np.log(each)).sum()
+            + max(rest, 0.0) / noise**2 + beyond * np.log(noise**2)
+        )  # fmt: skip
+
+    tried = product([most * c for c in COMMON], APART, [spread * n for n in NOISE])
+    return min(tried, key=lambda those: unlikely(*those))
