@@ -2,6 +2,7 @@
 
     python benchmarks/deepsparse_decoder.py [--width 2048] [--blocks 2] [--rounds 8] [--cores 2]
         [--phases 'prefill of 256,prefill of 640,one token behind 640'] [--kinds fp32,int8]
+        [--sparsities 0.5,0.7]
 
 Every phase compiles all engines first and then lets them take turns. `own` is the speed against
 the same engine's dense, `best` against the best dense engine of all; both of medians, and of the
@@ -39,7 +40,6 @@ PHASES = {
     "prefill of 640": decoder.Fixed(640, 0),
     "one token behind 640": decoder.Fixed(1, 640),
 }
-SPARSITIES = (0.0, 0.5, 0.7)
 VOCABULARY, HEAD_WIDTH, PASSES = 1000, 128, 3
 
 
@@ -59,13 +59,16 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--phases", default=",".join(PHASES))
     parser.add_argument("--kinds", default="fp32,int8")
+    parser.add_argument("--sparsities", default="0.5,0.7")
     options = parser.parse_args()
     torch.manual_seed(0)
     parts = random_decoder(options.width, options.blocks)
+    levels = [0.0, *map(float, options.sparsities.split(","))]
     for phase in options.phases.split(","):
         with ExitStack() as stack, TemporaryDirectory() as place:
             kinds = options.kinds.split(",")
-            engines = opened(parts, PHASES[phase], kinds, options.cores, Path(place), stack)
+            fixed = PHASES[phase]
+            engines = opened(parts, fixed, kinds, levels, options.cores, Path(place), stack)
             for _ in range(options.rounds):
                 for engine in engines:
                     engine.seconds += engine.time()
@@ -102,6 +105,7 @@ def opened(
     parts: Decoder,
     fixed: decoder.Fixed,
     kinds: Sequence[str],
+    sparsities: Sequence[float],
     cores: int,
     place: Path,
     stack: ExitStack,
@@ -109,7 +113,7 @@ def opened(
     inputs = random_inputs(parts, fixed, len(parts.blocks))
     engines = []
     for kind in kinds:
-        for sparsity in SPARSITIES:
+        for sparsity in sparsities:
             file = place / f"{kind}-{sparsity}.onnx"
             linear = Int8() if kind == "int8" else dense
             decoder.build(stopwatch.thinned(parts, sparsity), fixed, linear).write(file)

@@ -62,7 +62,7 @@ def load(given: Given, watch: Watch, noted: Mapping[str, Any] | None = None) -> 
             _pairs(given, model, given.material.held_pairs),
         )
     tasks: dict[str, Task] = {name: plugins.find("tasks", name)() for name in TASKS}
-    loop = _loop(given, model, calibrated, noted)
+    loop = _loop(given, model, calibrated, watch, noted)
     if calibrated.pairs and settings.projector_steps and loop.trainer is None:
         watch.note("There are too few pairs to hold some back: the projector step is skipped.")
     return Bench(given, loop, held_out, tasks, {"hf": plugins.find("exporters", "hf")()})
@@ -131,7 +131,7 @@ def span(given: Given, model: VLM) -> tuple[dict[str, Family], Space]:
 
 
 def _loop(
-    given: Given, model: VLM, calibrated: Calibrated, noted: Mapping[str, Any] | None
+    given: Given, model: VLM, calibrated: Calibrated, watch: Watch, noted: Mapping[str, Any] | None
 ) -> Loop:
     settings = given.settings
     families, found = span(given, model)
@@ -157,7 +157,8 @@ def _loop(
     else:
         store = LevelStore(model, where)
     evaluator = Evaluator(model, store, calibrated, families, terms, weights)
-    pairs, texts = _subjects(settings, model, calibrated)
+    with watch.stage("lessons"):
+        pairs, texts = _subjects(settings, model, calibrated)
     rates = dict.fromkeys(model.projector_parameters, settings.projector_rate)
     trains = bool(rates and pairs.possible and settings.projector_steps)
     return Loop(
