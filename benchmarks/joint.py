@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", default="latency")
     parser.add_argument("--engine", default="deepsparse")
+    parser.add_argument("--phase", default="prefill", help="of --budget latency, or decode")
     parser.add_argument(
         "--only", default="", help="one of the searches, so that they can run apart"
     )
@@ -71,8 +72,8 @@ def main() -> None:
         found = search(
             Settings(
                 model=given.model, policy=str(file), pairs=given.pairs, calibration=given.text,
-                budget=given.budget, latency_engine=given.engine, latency_tokens=given.prompt,
-                ratio=given.ratio, rounds=given.rounds, candidates=given.candidates,
+                budget=given.budget, latency_engine=given.engine, latency_tokens=given.prompt, latency_phase=given.phase,
+                ratio=given.ratio, rounds=given.rounds, patience=0, candidates=given.candidates,
                 segments=given.segments, pair_count=given.pair_count, device="cpu",
                 final_steps=given.final_steps, finalists=given.finalists, skip_baselines=True,
                 objective="text_loss + 10*answer_loss", out=str(given.out / file.stem),

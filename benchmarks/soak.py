@@ -65,8 +65,8 @@ def soak(place: Path, seconds: float, looks: int, strategy: str) -> list[Sample]
         tiny.text(place / "prose.txt"),
     )
     chosen = replace(
-        small, policy="per_matrix", rounds=1_000_000, candidates=16, survivors=6, pair_count=6,
-        segments=2, strategy=strategy, out=str(place / "run"),
+        small, policy="per_matrix", rounds=1_000_000, patience=0, candidates=16, survivors=6,
+        pair_count=6, segments=2, strategy=strategy, out=str(place / "run"),
     )  # fmt: skip
     (place / "settings.toml").write_text(settings.write(chosen))
     words = (*SLIMSEARCH, "run", "--from", str(place / "settings.toml"))

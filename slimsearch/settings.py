@@ -43,6 +43,12 @@ class Settings:
         "ratio, or '0.4,0.5,0.6'.",
     )
     rounds: int = _setting(10, "Rounds of the search.", 1)
+    patience: int = _setting(
+        -1,
+        "Rounds in a row without a better candidate after which a search ends early; 0: it plays "
+        "all its rounds. -1: 3, and 0 with --exact or --strategy pareto.",
+        -1,
+    )
     candidates: int = _setting(16, "Candidates a round.", 1)
     racing: str = _setting(
         "0.125, 0.5",
@@ -264,6 +270,13 @@ def strategy_of(settings: Settings) -> str:
     if settings.strategy != "auto":
         return settings.strategy
     return "genetic" if settings.exact else "surrogate"
+
+
+def patience_of(settings: Settings) -> int:
+    """Rounds without a better candidate that end a search; 0: none do."""
+    if settings.patience >= 0:
+        return settings.patience
+    return 0 if settings.exact else 3
 
 
 def policy_of(settings: Settings) -> str:

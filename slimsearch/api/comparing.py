@@ -1,7 +1,7 @@
 """Our search beside the baselines, and with one part of it left out at a time.
 
-Every row is a run with the same model, calibration and evaluation; what differs is one setting or
-two. Rows that only exist where a plug-in is on the shelf are made from the shelf.
+Every row is a run with the same model, calibration and evaluation, and every search plays as many
+rounds; what differs is one setting or two. Rows that only exist where a plug-in is on the shelf are made from the shelf.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLUMNS = ("row", "sparsity", "perplexity", "VQA accuracy", "seconds", "peak mem
 
 def trials(chosen: Settings) -> list[Trial]:
     """Every row: baselines without a search, other searches, ours, and ours with parts left out."""
-    own = replace(chosen, skip_baselines=True)
+    own = replace(chosen, skip_baselines=True, patience=max(0, chosen.patience))
     untuned: dict[str, Any] = {"projector_steps": 0, "polish": "none"}
     found = [
         Trial(

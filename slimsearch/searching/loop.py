@@ -30,7 +30,7 @@ from slimsearch.searching.density import neighbour_density
 from slimsearch.searching.evaluate import Evaluator
 from slimsearch.searching.space import Space
 from slimsearch.searching.watch import Watch
-from slimsearch.settings import Settings
+from slimsearch.settings import Settings, patience_of
 from slimsearch.surgery import level_store, stores
 from slimsearch.teaching.lessons import Subject
 from slimsearch.teaching.training import Course, Trainer
@@ -59,12 +59,15 @@ class Loop:
 class Position:
     """Where a search stands: the projector's version and each genes' latest score.
 
-    `measured` holds the latest measurement of a candidate on a share of the calibration.
+    `measured` holds the latest measurement of a candidate on a share of the calibration; `idle`
+    counts the rounds in a row that left the champion where it was.
     """
 
     projector: int
     scores: dict[Genes, Score]
     measured: dict[tuple[str, float], Score] = field(default_factory=dict)
+    champion: str = ""
+    idle: int = 0
 
 
 def play(loop: Loop, run: Run, watch: Watch) -> Position:
@@ -73,6 +76,7 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
     _begin(loop, run, watch)
     position = Position(projector=0, scores={})
     steps = sum(race.measurements(loop.settings.candidates, loop.shares))
+    patience = 0 if loop.strategy.weighs_terms else patience_of(loop.settings)
     with watch.stage("search", loop.settings.rounds * steps):
         for index in range(1, loop.settings.rounds + 1):
             asked = loop.strategy.ask()
@@ -93,6 +97,9 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
             watch.closed(done)
             if not loop.strategy.weighs_terms:  # else all scores are asked for in the end
                 _let_go(loop, run, position, played)
+            if patience and position.idle == patience:
+                watch.note(f"Nothing better in {patience} rounds: the search ends with this one.")
+                break
     _catch_up(loop, run, position)
     return position
 
@@ -316,6 +323,9 @@ def _tell(loop: Loop, position: Position, done: Round) -> None:
     """Passes a round on to the strategy, whether it was played or replayed."""
     position.scores.update({score.genes: score for score in done.scores})
     position.projector = done.projector
+    stayed = done.champion.candidate == position.champion
+    position.idle = position.idle + 1 if stayed else 0
+    position.champion = done.champion.candidate
     loop.strategy.tell(done.scores)
 
 

@@ -44,10 +44,9 @@ class Counting(Watch):
 class Listening:
     """A strategy that notes what it is told."""
 
-    weighs_terms = False
-
     def __init__(self, inner):
         self.inner, self.told, self.allocations = inner, [], inner.allocations
+        self.weighs_terms = inner.weighs_terms
 
     def start(self, hints):
         self.inner.start(hints)
@@ -175,3 +174,40 @@ def test_without_projector_steps_nothing_is_scored_twice(play_in, tmp_path):
 def test_a_strategy_with_nothing_left_ends_the_search(play_in, tmp_path):
     play_in(tmp_path / "run", rounds=5, strategy="uniform")
     assert len(rounds_of(tmp_path / "run")) == 1
+
+
+def idle(rounds):
+    """How many rounds there were since the last one that crowned another candidate."""
+    names = [done.champion.candidate for done in rounds]
+    return len(names) - 1 - names.index(names[-1])
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_search_ends_once_rounds_bring_nothing_better(play_in, tmp_path, patience):
+    folder = tmp_path / "run"
+    play_in(folder, rounds=30, patience=patience, survivors=2)
+    found = rounds_of(folder)
+    assert len(found) < 30
+    assert idle(found) == patience
+    assert all(idle(found[:end]) < patience for end in range(1, len(found)))
+    before = (folder / "journal.jsonl").read_bytes()
+    _, _, watch = play_in(folder, rounds=30, patience=patience, survivors=2)
+    assert watch.scores == []
+    assert (folder / "journal.jsonl").read_bytes() == before
+
+
+def test_without_patience_every_round_is_played(play_in, tmp_path):
+    play_in(tmp_path / "run", rounds=8, patience=0, survivors=2)
+    found = rounds_of(tmp_path / "run")
+    assert len(found) == 8
+    assert any(idle(found[:end]) > 1 for end in range(1, 9)), "no round was idle: nothing tested"
+
+
+def test_a_front_is_searched_for_to_the_end(play_in, tmp_path):
+    play_in(
+        tmp_path / "run", rounds=6, patience=1, strategy="pareto",
+        objective="text_loss + answer_loss",
+    )  # fmt: skip
+    found = rounds_of(tmp_path / "run")
+    assert len(found) == 6
+    assert any(idle(found[:end]) for end in range(1, 6)), "no round was idle: nothing tested"
