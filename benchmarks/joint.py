@@ -72,7 +72,8 @@ def main() -> None:
         found = search(
             Settings(
                 model=given.model, policy=str(file), pairs=given.pairs, calibration=given.text,
-                budget=given.budget, latency_engine=given.engine, latency_tokens=given.prompt, latency_phase=given.phase,
+                budget=given.budget, latency_engine=given.engine, latency_tokens=given.prompt,
+                latency_phase=given.phase,
                 ratio=given.ratio, rounds=given.rounds, patience=0, candidates=given.candidates,
                 segments=given.segments, pair_count=given.pair_count, device="cpu",
                 final_steps=given.final_steps, finalists=given.finalists, skip_baselines=True,

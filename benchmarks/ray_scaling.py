@@ -7,7 +7,8 @@ Measured, in one process: candidates a second without Ray and by 1 and 2 workers
 the same, the searching process's own seconds for each candidate (handing out, collecting, an fsync
 of the journal), the bytes a worker is sent and how long it takes to be ready.
 
-On paper, with these inputs: a round races m candidates on each share s of the calibration,
+On paper, with these inputs: a round races m candidates on what each share s of the calibration adds
+to the one before,
 
     seconds(n) = sum over s of max(ceil(m[s] / n) * t[s], m[s] * driver) + projector step
 
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
@@ -49,7 +51,7 @@ GPUS = (8, 64, 512)
 class Inputs:
     """What the paper model is fed."""
 
-    share_seconds: dict[float, float]  # of one candidate on a share of the calibration
+    share_seconds: dict[float, float]  # of one candidate on what a share of the calibration adds
     driver: float  # seconds of the searching process for each candidate
     projector: float  # seconds of a round's projector step
 
@@ -65,7 +67,7 @@ def main() -> None:
     bench = made(given.candidates)
     found = measured(bench, given.candidates)
     if given.seconds:
-        scale = given.seconds / found.share_seconds[1.0]
+        scale = given.seconds / sum(found.share_seconds.values())
         shares = {share: scale * taken for share, taken in found.share_seconds.items()}
         found = Inputs(shares, found.driver, given.projector)
     paper(found, bench.loop.shares)
@@ -84,8 +86,6 @@ def made(candidates: int) -> Bench:
         loop.evaluator.store, vlm, loop.hessian_batches, levels, loop.solver, loop.tokens,
         lambda: None,
     )  # fmt: skip
-    for share in loop.shares:
-        loop.evaluator.use(share)
     return bench
 
 
@@ -113,9 +113,11 @@ def measured(bench: Bench, count: int) -> Inputs:
     driver = (driver + journalled(wanted)) / count
     print(f"the searching process works {1000 * driver:.1f} ms for each candidate")
     print(f"a host is sent a level store of {loop.evaluator.store.bytes / 1e6:.1f} MB, once")
-    shares = {s: timed(Local(), bench, candidates, s)[0] / count for s in loop.shares}
-    print("a candidate takes " + ", ".join(f"{t:.3f} s on {s:g}" for s, t in shares.items()))
-    return Inputs(shares, driver, 0.0)
+    taken = [timed(Local(), bench, candidates, share)[0] / count for share in loop.shares]
+    pairs = zip(loop.shares, taken, strict=True)
+    print("a candidate takes " + ", ".join(f"{t:.3f} s on {s:g}" for s, t in pairs))
+    added = [after - before for before, after in pairwise((0.0, *taken))]
+    return Inputs(dict(zip(loop.shares, added, strict=True)), driver, 0.0)
 
 
 def timed(

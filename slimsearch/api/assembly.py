@@ -156,7 +156,8 @@ def _loop(
         )
     else:
         store = LevelStore(model, where)
-    evaluator = Evaluator(model, store, calibrated, families, terms, weights)
+    shares = (1.0,) if settings.exact or strategy.weighs_terms else race.rungs(settings.racing)
+    evaluator = Evaluator(model, store, calibrated, families, terms, weights, shares)
     with watch.stage("lessons"):
         pairs, texts = _subjects(settings, model, calibrated)
     rates = dict.fromkeys(model.projector_parameters, settings.projector_rate)
@@ -174,7 +175,7 @@ def _loop(
         trainer=Trainer(model, rates, [pairs]) if trains else None,
         pairs=pairs,
         texts=texts,
-        shares=(1.0,) if settings.exact or strategy.weighs_terms else race.rungs(settings.racing),
+        shares=shares,
     )
 
 

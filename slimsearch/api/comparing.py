@@ -1,7 +1,8 @@
 """Our search beside the baselines, and with one part of it left out at a time.
 
 Every row is a run with the same model, calibration and evaluation, and every search plays as many
-rounds; what differs is one setting or two. Rows that only exist where a plug-in is on the shelf are made from the shelf.
+rounds; what differs is one setting or two. Rows that only exist where a plug-in is on the shelf are
+made from the shelf.
 """
 
 from __future__ import annotations

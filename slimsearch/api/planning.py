@@ -7,6 +7,7 @@ projector step and one picture of the projector's gradient are taken; the rest i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
 
 from slimsearch import footprint
@@ -117,7 +118,8 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
         evaluation = perf_counter() - began
     racing = settings.candidates + (settings.survivors if loop.trainer else 0)
     counts = race.measurements(racing, loop.shares)
-    round_ = sum(share * count for share, count in zip(loop.shares, counts, strict=True))
+    added = [share - before for before, share in pairwise((0.0, *loop.shares))]
+    round_ = sum(part * count for part, count in zip(added, counts, strict=True))
     rows = 3 + bool(loop.evaluator.calibrated.pairs) + bool(finish.tuned(loop))
     return {
         "load": watch.seconds["load"],

@@ -171,8 +171,8 @@ class Strategy(ABC):
 class Executor(ABC):
     """Scores candidates, wherever that happens, and yields the scores in the order given.
 
-    `projector` is the version on the model now; `earlier` holds, by candidate, scores whose terms
-    without pairs can be taken over; `share` of the calibration is what they are measured on.
+    `projector` is the version on the model now; `known` holds, by candidate, what it scored before,
+    which need not be measured again; `share` of the calibration is what they are measured on.
     """
 
     @abstractmethod
@@ -181,7 +181,7 @@ class Executor(ABC):
         candidates: Sequence[Candidate],
         evaluator: Evaluator,
         projector: int,
-        earlier: Mapping[str, Score],
+        known: Mapping[str, Sequence[Score]],
         share: float = 1.0,
     ) -> Iterator[Score]: ...
 

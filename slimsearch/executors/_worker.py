@@ -52,7 +52,7 @@ class Job:
     """A candidate to be scored."""
 
     candidate: Candidate
-    earlier: Score | None
+    known: tuple[Score, ...]  # what it scored before
     share: float
     projector: int
 
@@ -106,10 +106,8 @@ class Worker:
         found.store.attach(vlm)
         self._evaluator = Evaluator(
             vlm, found.store, found.calibrated.to(vlm.device), found.families, found.terms,
-            found.weights,
+            found.weights, found.shares,
         )  # fmt: skip
-        for share in found.shares:
-            self._evaluator.use(share)
 
     def score(self, job: Job, projector: Mapping[str, np.ndarray]) -> Answer:
         """The candidate's score under this projector."""
@@ -118,7 +116,7 @@ class Worker:
         if self._projector != job.projector:
             evaluator.vlm.set_weights({n: torch.tensor(w) for n, w in projector.items()})
             self._projector = job.projector
-        score = evaluator.score(job.candidate, job.projector, job.earlier, job.share)
+        score = evaluator.score(job.candidate, job.projector, job.known, job.share)
         return score, evaluator.store.take_raised()
 
 

@@ -13,8 +13,8 @@ class Local(Executor):
         candidates: Sequence[Candidate],
         evaluator: Evaluator,
         projector: int,
-        earlier: Mapping[str, Score],
+        known: Mapping[str, Sequence[Score]],
         share: float = 1.0,
     ) -> Iterator[Score]:
         for candidate in candidates:
-            yield evaluator.score(candidate, projector, earlier.get(candidate.name), share)
+            yield evaluator.score(candidate, projector, known.get(candidate.name, ()), share)

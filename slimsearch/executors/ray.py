@@ -45,7 +45,7 @@ class Ray(Executor):
         candidates: Sequence[Candidate],
         evaluator: Evaluator,
         projector: int,
-        earlier: Mapping[str, Score],
+        known: Mapping[str, Sequence[Score]],
         share: float = 1.0,
     ) -> Iterator[Score]:
         if not candidates:
@@ -53,7 +53,7 @@ class Ray(Executor):
         if self._workers is None:
             self._workers = self._hired(evaluator)
         self._workers.teach(projector, evaluator)
-        jobs = [Job(c, earlier.get(c.name), share, projector) for c in candidates]
+        jobs = [Job(c, tuple(known.get(c.name, ())), share, projector) for c in candidates]
         for score, raised in self._answers(jobs, self._workers):
             evaluator.store.raised |= raised
             yield score

@@ -83,9 +83,11 @@ class Calibrated:
         )
         return Calibrated(texts, pairs, share=self.share)
 
-    def part(self, share: float) -> Calibrated:
-        """About this share of the texts and of the pairs: always the same rows."""
-        return Calibrated(_part(self.texts, share), _part(self.pairs, share), share=share)
+    def part(self, share: float, beyond: float = 0.0) -> Calibrated:
+        """About this share of the texts and of the pairs, less what a smaller share holds already:
+        always the same rows."""
+        texts, pairs = (_part(batches, beyond, share) for batches in (self.texts, self.pairs))
+        return Calibrated(texts, pairs, share=share)
 
 
 def batches_of(rows: list[Batch], most_tokens: int, padding: int) -> Iterator[Batch]:
@@ -110,17 +112,27 @@ def by_turn(batch: Batch, tokens: Tensor) -> list[dict[int, list[int]]]:
     return found
 
 
-def _part(batches: tuple[Batch, ...], share: float) -> tuple[Batch, ...]:
-    """A share of the rows, evenly spaced over all: they lie by length, and what is pruned well for
-    short conversations may be pruned badly for long ones."""
-    if share >= 1 or not batches:
+def _part(batches: tuple[Batch, ...], beyond: float, share: float) -> tuple[Batch, ...]:
+    """The rows of a share without those of a smaller one, each spread evenly over all.
+
+    Rows lie by length, and what is pruned well for short conversations may be pruned badly for
+    long ones.
+    """
+    if not batches or (beyond <= 0 and share >= 1):
         return batches
     rows = [row for batch in batches for row in batch.split(1)]
-    wanted = ceil(share * len(rows))
-    chosen = [rows[(2 * place + 1) * len(rows) // (2 * wanted)] for place in range(wanted)]
+    first, last = (ceil(part * len(rows)) for part in (beyond, share))
+    chosen = [rows[place] for place in sorted(_spread(len(rows))[first:last])]
     most = max(batch.ids.numel() for batch in batches)
-    padding = int(chosen[0].ids[0, -1])  # any token but a picture's; a row ends with text
+    padding = int(rows[0].ids[0, -1])  # any token but a picture's; a row ends with text
     return tuple(batches_of(chosen, most, padding))
+
+
+def _spread(count: int) -> list[int]:
+    """The numbers below `count` in an order whose every beginning lies evenly: bits reversed."""
+    bits = (count - 1).bit_length()
+    turned = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
+    return [number for number in turned if number < count]
 
 
 def saliences(batches: Sequence[Batch]) -> list[Salience]:

@@ -176,10 +176,8 @@ def _share(loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]])
 
 
 def _begin(loop: Loop, run: Run, watch: Watch) -> None:
-    """Tells the strategy what is known by rule, and readies the shares that candidates race on."""
+    """Tells the strategy what is known by rule."""
     loop.evaluator.restore()
-    for share in loop.shares:
-        loop.evaluator.use(share)
     with watch.stage("allocations"):
         known = run.history.hints
         if known is None:
@@ -254,10 +252,12 @@ def score_all(
     paid = {c.name: run.score_of(c, position.projector, share) for c in candidates}
     todo = [candidate for candidate in candidates if paid[candidate.name] is None]
     # Pruned exactly, a candidate's weights follow the projector: no term stays as it was.
-    known = {} if loop.settings.exact else position.measured
-    measured = {c.name: known.get((c.name, share)) for c in todo}
-    earlier = {name: score for name, score in measured.items() if score is not None and score.ok}
-    for score in loop.executor.score(todo, loop.evaluator, position.projector, earlier, share):
+    measured = {} if loop.settings.exact else position.measured
+    known = {
+        c.name: [measured[key] for part in loop.shares if (key := (c.name, part)) in measured]
+        for c in todo
+    }
+    for score in loop.executor.score(todo, loop.evaluator, position.projector, known, share):
         for note in loop.executor.take_notes():
             watch.note(note)
         note_raised(loop, run, watch, f"candidate {score.candidate}")

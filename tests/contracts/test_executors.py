@@ -23,11 +23,10 @@ def evaluator(seen, batches) -> Evaluator:
     fill(store, model, batches, levels, Magnitude(), "both", lambda: None)
     texts = tuple(batch for batch in batches if batch.looks is None)
     families = {"layer_sparsity": LayerSparsity()}
-    found = Evaluator(
-        model, store, Calibrated(texts, ()), families, {"text_loss": TextLoss()}, {"text_loss": 1.0}
-    )
-    found.use(0.5)
-    return found
+    return Evaluator(
+        model, store, Calibrated(texts, ()), families, {"text_loss": TextLoss()},
+        {"text_loss": 1.0}, (0.5, 1.0),
+    )  # fmt: skip
 
 
 def test_all_are_found():
@@ -37,19 +36,19 @@ def test_all_are_found():
 
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_scores_come_in_the_order_given(name, evaluator):
-    """The same as the evaluator's own; what was measured earlier is taken over."""
+    """The same as the evaluator's own; what is known is taken over."""
     candidates = [
         Candidate(f"1-{n:02d}", (n,), Policy({"layer_sparsity": {"blocks.*": n / 4}}))
         for n in (1, 0, 2)
     ]
-    earlier = {"1-00": Score("1-00", (0,), 9.0, {"text_loss": 9.0})}
+    known = {"1-00": [Score("1-00", (0,), 9.0, {"text_loss": 9.0}, share=0.5)]}
     executor = make("executors", name, {"ray_workers": 1})
     assert isinstance(executor, Executor)
     assert list(executor.score([], evaluator, 7, {})) == []
-    scores = list(executor.score(candidates, evaluator, 7, earlier, 0.5))
+    scores = list(executor.score(candidates, evaluator, 7, known, 0.5))
     assert executor.take_notes() == []
     executor.close()
     evaluator.restore()
-    assert scores == [evaluator.score(c, 7, earlier.get(c.name), 0.5) for c in candidates]
+    assert scores == [evaluator.score(c, 7, known.get(c.name, ()), 0.5) for c in candidates]
     assert [score.candidate for score in scores] == ["1-01", "1-00", "1-02"]
     assert scores[1].total == 9.0

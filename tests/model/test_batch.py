@@ -1,5 +1,7 @@
 """A share of the calibration stands for all of it: rows of every length, packed anew."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -32,10 +34,10 @@ def test_a_share_holds_rows_of_every_length(whole, rows, share):
     found = [name for batch in whole.part(share).pairs for name in batch.origins]
     assert len(found) == -(-share * len(rows) // 1)
     lengths = sorted(int(name.split()[1]) for name in found)
-    gaps = [after - before for before, after in zip(lengths, lengths[1:], strict=False)]
-    assert not gaps or max(gaps) - min(gaps) <= 1
+    gaps = [after - before for before, after in pairwise(lengths)]
+    assert not gaps or max(gaps) <= 2 / share
     mean = sum(lengths) / len(lengths)
-    assert mean == pytest.approx(sum(range(3, 43)) / 40, abs=1)
+    assert len(lengths) == 1 or mean == pytest.approx(sum(range(3, 43)) / 40, abs=4)
 
 
 @pytest.mark.parametrize("share", [0.125, 0.5])
@@ -52,6 +54,23 @@ def test_rows_of_a_share_are_what_they_were_and_batches_no_larger(whole, rows, s
             assert batch.targets[place, :length].equal(one.targets[0])
             assert bool((batch.targets[place, length:] == IGNORED).all())
             assert bool((batch.classes[place, length:] == PADDING).all())
+
+
+def test_shares_hold_each_other_and_parts_make_up_the_whole(whole):
+    def names(calibrated) -> set[str]:
+        return {name for batch in calibrated.pairs for name in batch.origins}
+
+    parts = [whole.part(0.125), whole.part(0.5, 0.125), whole.part(1.0, 0.5)]
+    assert [len(names(part)) for part in parts] == [5, 15, 20]
+    assert names(parts[0]) | names(parts[1]) == names(whole.part(0.5))
+    assert set.union(*map(names, parts)) == names(whole)
+
+
+def test_a_share_of_little_leaves_nothing_to_add():
+    one = Calibrated((row(4, "alone"),), ())
+    assert len(one.part(0.125).texts) == 1
+    assert one.part(0.5, 0.125).texts == ()
+    assert one.part(1.0, 0.5).texts == ()
 
 
 def test_a_share_is_always_the_same_rows_and_all_of_it_is_all(whole):

@@ -46,10 +46,10 @@ def evaluator(seen):
     fill(store, model, batches, {m.name: (0.25, 0.5) for m in model.matrices}, Magnitude(), "both",
          lambda: None)  # fmt: skip
 
-    def made(terms, weights=None) -> Evaluator:
+    def made(terms, weights=None, shares=(1.0,)) -> Evaluator:
         return Evaluator(
             model, store, Calibrated(tuple(batches), ()), {"layer_sparsity": LayerSparsity()},
-            terms, weights or dict.fromkeys(terms, 1.0),
+            terms, weights or dict.fromkeys(terms, 1.0), shares,
         )  # fmt: skip
 
     return made
@@ -84,10 +84,56 @@ def test_the_sparsity_is_that_of_the_model_when_it_was_measured(evaluator, seen)
 
 def test_terms_without_pairs_are_taken_over(evaluator):
     terms = {"text": Given(2.0), "answers": Given(5.0, needs_pairs=True)}
-    earlier = Score("1-01", (0, 0), 99.0, {"text": 7.0, "answers": 9.0})
-    found = evaluator(terms).score(CANDIDATE, 1, earlier)
+    known = Score("1-01", (0, 0), 99.0, {"text": 7.0, "answers": 9.0})
+    found = evaluator(terms).score(CANDIDATE, 1, [known])
     assert found.terms == {"text": 7.0, "answers": 5.0}
     assert (terms["text"].calls, terms["answers"].calls) == (0, 1)
+
+
+class Losing(Term):
+    """The loss of text, counting the tokens that it is asked for."""
+
+    def __init__(self, needs_pairs=False):
+        self.needs_pairs, self.asked = needs_pairs, 0
+
+    def measure(self, vlm, calibrated) -> float:
+        self.asked += sum(batch.ids.numel() for batch in calibrated.texts)
+        return vlm.mean_loss(calibrated.texts)
+
+
+def test_a_larger_share_measures_only_what_the_smaller_one_did_not(evaluator):
+    whole = evaluator({"a": Losing()}).score(CANDIDATE, 3)
+    term = Losing()
+    racing = evaluator({"a": term}, shares=(0.5, 1.0))
+    half = racing.score(CANDIDATE, 3, share=0.5)
+    assert term.asked == 20
+    assert racing.score(CANDIDATE, 3, [half]).total == pytest.approx(whole.total, rel=1e-6)
+    assert term.asked == 40
+    assert racing.score(CANDIDATE, 3).total == pytest.approx(whole.total, rel=1e-6)
+    assert term.asked == 80
+    assert half.total != pytest.approx(whole.total, rel=1e-6), "both halves are alike"
+
+
+def test_what_reads_pairs_is_measured_anew_once_the_projector_moved(evaluator):
+    terms = {"text": Given(2.0), "answers": Given(5.0, needs_pairs=True)}
+    racing = evaluator(terms, shares=(0.5, 1.0))
+    known = [
+        Score("1-01", (0, 0), 99.0, {"text": 7.0, "answers": 9.0}, projector=1, share=1.0),
+        Score("1-01", (0, 0), 99.0, {"text": 6.0, "answers": 8.0}, projector=2, share=0.5),
+    ]
+    half = racing.score(CANDIDATE, 2, known, 0.5)
+    assert half.terms == {"text": 6.0, "answers": 8.0}
+    assert (terms["text"].calls, terms["answers"].calls) == (0, 0)
+    whole = racing.score(CANDIDATE, 2, known)
+    assert whole.terms["text"] == 7.0
+    assert (terms["text"].calls, terms["answers"].calls) == (0, 1)
+    assert racing.score(CANDIDATE, 3, known).terms["answers"] == 5.0
+
+
+def test_a_score_that_failed_is_not_gone_on_from(evaluator):
+    racing = evaluator({"a": Given(2.0)}, shares=(0.5, 1.0))
+    bad = Score("1-01", (0, 0), inf, {"a": nan}, share=0.5, failure="a is not a finite number")
+    assert racing.score(CANDIDATE, 0, [bad]).total == 2.0
 
 
 @pytest.mark.parametrize("value", [nan, inf, -inf])

@@ -1,0 +1,116 @@
+"""How well a search is told what policies cost: by gradients, and by a share of the calibration.
+
+    python benchmarks/foretelling.py MODEL [--ratio 0.7] [--text train.txt] [--pairs pairs.json]
+        [--policies 16]
+
+Policies by rule are scored on all of the calibration: optimal by the uniform policy's gradients, as
+searches begin, and by the dense model's. Then others, cheapest under prices drawn around the
+foretold ones, are scored on each share that candidates race on: how these agree with all of it.
+"""
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from slimsearch import Settings
+from slimsearch.api import assembly, inputs
+from slimsearch.record.candidate import Candidate, Genes, Score
+from slimsearch.searching import allocation, ranks, sensitivity
+from slimsearch.searching.allocation import Costs, Ground
+from slimsearch.searching.loop import Loop
+from slimsearch.searching.watch import Watch
+from slimsearch.surgery import level_store
+
+APART = 0.5  # how far drawn prices lie from the foretold ones
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--ratio", type=float, default=0.7)
+    parser.add_argument("--text", default="auto")
+    parser.add_argument("--pairs", default="auto")
+    parser.add_argument("--policies", type=int, default=16)
+    given = parser.parse_args()
+    chosen = Settings(
+        model=given.model, ratio=given.ratio, calibration=given.text, pairs=given.pairs,
+        device="cpu", projector_steps=0, polish="none",
+    )  # fmt: skip
+    loop = assembly.load(inputs.gather(chosen), Watch()).loop
+    with TemporaryDirectory() as place:
+        fill(loop, Path(place))
+        ground = Ground(loop.space, loop.evaluator, stored=True)
+        costs = by_rule(loop, ground)
+        on_shares(loop, drawn(loop, costs, given.policies))
+
+
+def fill(loop: Loop, folder: Path) -> None:
+    family, evaluator = loop.evaluator.families["layer_sparsity"], loop.evaluator
+    levels = loop.space.levels(family, evaluator.vlm.body)
+    level_store.fill(
+        evaluator.store, evaluator.vlm, loop.hessian_batches, levels, loop.solver, loop.tokens,
+        lambda: None, folder,
+    )  # fmt: skip
+    evaluator.store.load(folder)
+
+
+def by_rule(loop: Loop, ground: Ground) -> Costs:
+    """Prints what each rule scores, and returns the costs that a search begins with."""
+    known = allocation.gather(("uniform", "owl", "optimal"), ground)
+    found = dict(known.allocations)
+    found["optimal, dense gradients"] = loop.space.budget.cheapest(dense_costs(loop, ground))
+    for name, genes in found.items():
+        score = scored(loop, name, genes, 1.0)
+        terms = ", ".join(f"{term} {value:.3f}" for term, value in score.terms.items())
+        print(f"{name:>24}: {score.total:.3f} ({terms})", flush=True)
+    return known.costs
+
+
+def dense_costs(loop: Loop, ground: Ground) -> list[list[float]]:
+    """What a search would be told by the gradients of a model that nothing was taken from."""
+    evaluator, some = loop.evaluator, loop.evaluator.calibrated.part(allocation.SHARE)
+    evaluator.restore()
+    text, pairs = (sensitivity.slope(evaluator.vlm, b).squares for b in (some.texts, some.pairs))
+    weigh = evaluator.weights.get
+    power = {
+        m: weigh("text_loss", 0.0) * text[m] + weigh("answer_loss", 0.0) * pairs[m] for m in text
+    }
+    return [
+        [sum(power[m] * evaluator.store.error(m, level) for m in part) for level in gene.choices]
+        for gene, part in zip(loop.space.genes, ground.parts, strict=True)
+    ]
+
+
+def drawn(loop: Loop, costs: Costs, count: int) -> list[Genes]:
+    random = np.random.default_rng(0)
+    prices = np.exp(random.normal(0, APART, (count, len(costs))))
+    return [
+        loop.space.budget.cheapest([p * np.array(c) for p, c in zip(some, costs, strict=True)])
+        for some in prices
+    ]
+
+
+def on_shares(loop: Loop, policies: list[Genes]) -> None:
+    """Prints how policies differ on each share, and whether they do so as on all of it."""
+    scores = {
+        share: [scored(loop, str(n), genes, share) for n, genes in enumerate(policies)]
+        for share in loop.shares
+    }
+    for name in ("total", *loop.evaluator.terms):
+        values = {
+            share: [s.total if name == "total" else s.terms[name] for s in some]
+            for share, some in scores.items()
+        }
+        for share, some in values.items():
+            alike = ranks.correlation(some, values[1.0]) or 0.0
+            print(f"{name} on {share:g}: spread {np.std(some):.4f}, ranks as on all {alike:.2f}")
+
+
+def scored(loop: Loop, name: str, genes: Genes, share: float) -> Score:
+    return loop.evaluator.score(Candidate(name, genes, loop.space.decode(genes)), 0, (), share)
+
+
+if __name__ == "__main__":
+    main()
