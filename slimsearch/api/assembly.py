@@ -175,7 +175,6 @@ def _loop(
         trainer=Trainer(model, rates, [pairs]) if trains else None,
         pairs=pairs,
         texts=texts,
-        shares=shares,
     )
 
 

@@ -52,7 +52,11 @@ class Loop:
     trainer: Trainer | None  # the projector
     pairs: Subject
     texts: Subject
-    shares: tuple[float, ...] = (1.0,)  # of the calibration that candidates race on
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the calibration, those that candidates race on."""
+        return self.evaluator.shares
 
 
 @dataclass
