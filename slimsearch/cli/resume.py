@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from slimsearch.cli.options import with_changes
+from slimsearch.errors import Stopped
+from slimsearch.record import history
 from slimsearch.settings import WHERE
 
 
@@ -23,6 +25,8 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Go on with an interrupted search, to the same end as an unbroken one."""
-    from slimsearch.cli import searching
-
+    try:
+        from slimsearch.cli import searching
+    except Stopped as stop:  # what it imports takes seconds
+        raise Stopped(f"{stop} Go on with: {history.resume_line(run)}", stop.exit_code) from stop
     searching.go_on(run, allow_drift, changes, json)

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the first one stops in order, a second one ends the process at once."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -20,18 +21,25 @@ def stoppable() -> Iterator[None]:
     """Within the block the first signal raises Stopped, which closes what is open on its way out.
 
     Python sees a signal only between two of its own instructions, which a forward pass may keep it
-    from for minutes. So a thread of its own, woken by the kernel, counts them: the second one
-    ends the process there and then. What was written before is whole.
+    from for minutes. So the second one is left to the kernel, which ends the process there and
+    then, also while a library is loaded or the interpreter winds down. One of the other number
+    may come while Python has not seen the first yet: a thread of its own counts them. What was
+    written before is whole.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     counter = _Counter(reading)
-    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        _arm(number)
     woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     hook, sys.unraisablehook = sys.unraisablehook, counter.raise_again
     threading.Thread(target=counter.watch, daemon=True).start()
     try:
         yield
+    except Stopped:
+        before = {}  # the next one is the kernel's until the process is gone
+        raise
     finally:
         sys.unraisablehook = hook
         signal.set_wakeup_fd(woken)
@@ -40,7 +48,18 @@ def stoppable() -> Iterator[None]:
         os.close(writing)  # ends the thread
 
 
+def _arm(number: int) -> None:
+    """Has the next of these signals raise Stopped, and the kernel take the one after it."""
+    signal.signal(number, _stop)
+    if once := getattr(ctypes.CDLL(None), "sysv_signal", None):  # glibc's
+        handler = ctypes.pythonapi.PyOS_getsig
+        handler.restype = ctypes.c_void_p
+        once(number, ctypes.c_void_p(handler(number)))
+
+
 def _stop(number: int, _: FrameType | None) -> None:
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_DFL)
     raise Stopped("stopped.", 128 + number)
 
 
@@ -67,4 +86,5 @@ class _Counter:
             sys.__unraisablehook__(unraisable)
             return
         self._allowed += 1
+        _arm(stop.exit_code - 128)
         threading.Timer(AGAIN, signal.raise_signal, [stop.exit_code - 128]).start()

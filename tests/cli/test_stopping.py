@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FRAME = """
-import hashlib, os, sys, time
+import atexit, collections, hashlib, itertools, os, sys, time
 from slimsearch.cli.stopping import stoppable
 from slimsearch.errors import Stopped
 try:
@@ -22,6 +22,8 @@ except Stopped as stop:
 """
 LOOP = "while True: time.sleep(0.01)"
 DEAF = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # one call, for minutes
+GREEDY = "collections.deque(itertools.repeat(0), maxlen=0)"  # for ever; no other thread gets to run
+ENDING = f"atexit.register(lambda: {DEAF})\n        {LOOP}"
 LOST = """
         class Dying:
             def __del__(self):
@@ -29,6 +31,18 @@ LOST = """
                 time.sleep(0.01)
         Dying()
         while True: time.sleep(0.01)
+"""
+
+IMPORTING = """
+import signal, sys
+from slimsearch.cli import main
+class Slow:
+    def find_spec(self, name, *_):
+        if name == "slimsearch.cli.searching":
+            signal.raise_signal({number})
+sys.meta_path.insert(0, Slow())
+sys.argv = ["slimsearch", "resume", "runs/my first"]
+main()
 """
 
 
@@ -39,6 +53,18 @@ def started(body: str) -> subprocess.Popen:
     )  # fmt: skip
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def in_a_shell(process: subprocess.Popen) -> int:
+    """The exit code as a shell sees it: a process that a signal ended has 128 plus its number."""
+    return 128 - process.returncode if process.returncode < 0 else process.returncode
+
+
+def busy(process: subprocess.Popen) -> None:
+    """Waits until it is deep in a call."""
+    begun = ticks(process)
+    while ticks(process) < begun + 20:
+        time.sleep(0.01)
 
 
 def ticks(process: subprocess.Popen) -> int:
@@ -57,15 +83,37 @@ def test_the_first_signal_is_an_exception(number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_leaves_at_once_whatever_goes_on(number):
     with started(DEAF) as process:
-        begun = ticks(process)
-        while ticks(process) < begun + 20:  # until it is deep in the call
-            time.sleep(0.01)
+        busy(process)
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert process.poll() is None, "the call was interrupted, so nothing is tested"
         process.send_signal(number)
         said, _ = process.communicate(timeout=60)
-    assert (said, process.returncode) == ("", 128 + number)
+    assert (said, in_a_shell(process)) == ("", 128 + number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_waits_for_no_lock_of_the_interpreters(number):
+    """A library that is being loaded holds it for seconds."""
+    with started(GREEDY) as process:
+        busy(process)
+        process.send_signal(number)
+        time.sleep(0.5)
+        assert process.poll() is None, "the call was interrupted, so nothing is tested"
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    assert (said, in_a_shell(process)) == ("", 128 + number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_leaves_at_once_when_the_interpreter_winds_down(number):
+    with started(ENDING) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "stopped\n"
+        busy(process)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert in_a_shell(process) == 128 + number
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -73,3 +121,12 @@ def test_a_signal_that_falls_into_a_finaliser_is_not_lost(number):
     with started(LOST.format(number=int(number)).strip()) as process:
         said, complaint = process.communicate(timeout=60)
     assert (said, complaint, process.returncode) == ("stopped\n", "", 128 + number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_resumed_run_that_is_stopped_before_it_began_says_how_to_go_on(number):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING.format(number=int(number))], capture_output=True, text=True
+    )
+    said = "slimsearch: stopped. Go on with: slimsearch resume 'runs/my first'\n"
+    assert (done.stderr, done.returncode) == (said, 128 + number)
