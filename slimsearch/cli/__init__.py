@@ -4,6 +4,7 @@
 5 resources gone but resumable, 130/143 interrupted.
 """
 
+import os
 import sys
 import traceback
 
@@ -31,7 +32,7 @@ from slimsearch.cli import (
     tune,
 )
 from slimsearch.cli.stopping import stoppable
-from slimsearch.errors import SlimsearchError, Stopped
+from slimsearch.errors import InputError, SlimsearchError, Stopped
 
 DEBUG = "--debug"
 
@@ -79,10 +80,19 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)  # whoever read our output has seen enough
     except Exception as error:
-        _complain(
-            f"{type(error).__name__}: {error} (a bug of slimsearch; {DEBUG} shows where)", debug
-        )
-        sys.exit(1)
+        said, code = _unforeseen(error)
+        _complain(said, debug)
+        sys.exit(code)
+
+
+def _unforeseen(error: Exception) -> tuple[str, int]:
+    """What is said of it, and the exit code: a place that the system keeps from us is no bug."""
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        return (
+            f"{os.fsdecode(error.filename)} cannot be opened: {error.strerror}. Correct the path, "
+            f"or the rights to it and to the folders that it is in."
+        ), InputError.exit_code
+    return f"{type(error).__name__}: {error} (a bug of slimsearch; {DEBUG} shows where)", 1
 
 
 def _complain(message: str, debug: bool) -> None:

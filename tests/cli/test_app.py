@@ -133,6 +133,16 @@ def test_debug_shows_the_traceback(slimsearch):
     assert "Traceback" not in slimsearch("run", "--ratio", "2").err
 
 
+@pytest.mark.parametrize("command", ["status", "show", "report", "resume"])
+def test_a_place_that_the_system_refuses_is_named_and_no_bug(slimsearch, tmp_path, command):
+    place = tmp_path / ("x" * 300)
+    said = slimsearch(command, place)
+    assert said.code in (3, 4)
+    assert str(place) in said.err
+    assert "File name too long" in said.err
+    assert "bug" not in said.err
+
+
 def test_a_bug_of_ours_is_exit_code_1(slimsearch, monkeypatch):
     def broken():
         raise RuntimeError("unforeseen")
