@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from slimsearch.errors import CalibrationError
@@ -13,6 +14,7 @@ from slimsearch.errors import CalibrationError
 MOST_PIXELS = 50_000_000
 MOST_STRETCH = 200  # times as long as wide: scaled to a given width it would become endless
 MOST_BYTES = 256 << 20  # of the file, whatever follows the picture in it
+WIDE = ("I", "F")  # modes of pixels whose darkest and brightest nobody says
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others may start outside programs
 
 
@@ -22,7 +24,7 @@ def check_picture(file: Path, origin: str) -> str:
         with _opened(file, origin) as picture:
             picture.verify()
         with _opened(file, origin) as picture:  # verify() misses what is cut off
-            picture.convert("RGB")
+            _rgb(picture)
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -30,7 +32,14 @@ def check_picture(file: Path, origin: str) -> str:
 def load_picture(file: Path, origin: str) -> Image.Image:
     """The picture as RGB; `origin` names its record in an error."""
     with _refused(file, origin), _opened(file, origin) as picture:
-        return picture.convert("RGB")
+        return _rgb(picture)
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """As RGB. Of grey in 16 bits Pillow would make white of all above 255."""
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def _opened(file: Path, origin: str) -> Image.Image:
@@ -49,6 +58,12 @@ def _opened(file: Path, origin: str) -> Image.Image:
         raise CalibrationError(
             f"{origin}: the picture {file} has {size} pixels: one side is more than "
             f"{MOST_STRETCH} times the other. Cut it or drop the record."
+        )
+    if picture.mode in WIDE:
+        picture.close()
+        raise CalibrationError(
+            f"{origin}: the picture {file} has pixels of 32 bits (mode {picture.mode}), and no "
+            f"word says which of them are white. Save it in 8 or 16 bits or drop the record."
         )
     return picture
 

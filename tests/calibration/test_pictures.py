@@ -2,6 +2,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -40,6 +41,23 @@ def test_pictures_of_every_mode_become_rgb(here: Path, mode: str):
     Image.new(mode, (4, 4)).save(here / "a.png")
     check_picture(here / "a.png", ORIGIN)
     assert load_picture(here / "a.png", ORIGIN).mode == "RGB"
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bits_of_grey_keep_their_shades(here: Path, suffix: str):
+    shades = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(shades * 257).save(here / f"a.{suffix}")
+    check_picture(here / f"a.{suffix}", ORIGIN)
+    shown = np.asarray(load_picture(here / f"a.{suffix}", ORIGIN))
+    assert (shown == shades[..., None]).all()
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_of_unknown_brightness_are_refused(here: Path, kind: type):
+    Image.fromarray(np.ones((4, 4), kind)).save(here / "a.tiff")
+    for opens in (check_picture, load_picture):
+        with pytest.raises(CalibrationError, match=r"record 3 .*a\.tiff has pixels of 32 bits"):
+            opens(here / "a.tiff", ORIGIN)
 
 
 def test_odd_transparency_is_no_matter(here: Path):
