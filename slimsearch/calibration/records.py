@@ -6,6 +6,7 @@ used: files of 600,000 records are common.
 
 import json
 import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -48,16 +49,16 @@ def picture_of(record: Record) -> Path:
     path = PurePosixPath(record.image.replace("\\", "/"))
     if path.is_absolute() or PureWindowsPath(record.image).anchor or ".." in path.parts:
         raise CalibrationError(
-            f"{record.origin}: the picture {record.image!r} leaves the folder {record.folder}. "
-            f"Write it relative to that folder, without '..'."
+            f"{record.origin}: the picture {record.image!r:.999} leaves the folder "
+            f"{record.folder}. Write it relative to that folder, without '..'."
         )
     places = (record.folder / path, record.folder / "images" / path)
     for place in places:
         if os.path.isfile(place):  # unlike Path.is_file, never raises
             return place
     raise CalibrationError(
-        f"{record.origin}: there is no picture {record.image!r} in {record.folder} or its folder "
-        f"'images'. Put it there or correct 'image'."
+        f"{record.origin}: there is no picture {record.image!r:.999} in {record.folder} or its "
+        f"folder 'images'. Put it there or correct 'image'."
     )
 
 
@@ -129,7 +130,7 @@ def _with_one_picture(items: list[tuple[str, Any]], file: Path) -> tuple[list[Re
     for place, item in items:
         if not isinstance(item, dict):
             raise CalibrationError(f"{file}: {place} is no object. Give objects with 'image'.")
-        origin = f"{place} (id {str(item['id'])[:80]})" if "id" in item else place
+        origin = f"{place} (id {_named(item['id'])})" if "id" in item else place
         image = item.get("image")
         if isinstance(image, list) and len(image) == 1:
             image = image[0]
@@ -139,7 +140,7 @@ def _with_one_picture(items: list[tuple[str, Any]], file: Path) -> tuple[list[Re
             several += 1
         elif not isinstance(image, str):
             raise CalibrationError(
-                f"{origin}: 'image' must be a path, found {image!r}. Correct {file}."
+                f"{origin}: 'image' must be a path, found {reprlib.repr(image)}. Correct {file}."
             )
         else:
             records.append(Record(origin, file.parent, image, item))
@@ -154,3 +155,8 @@ def _with_one_picture(items: list[tuple[str, Any]], file: Path) -> tuple[list[Re
     if several:
         notes.append(f"{file}: {several} of {len(items)} records have several pictures; left out.")
     return records, notes
+
+
+def _named(value: Any) -> str:
+    """A record's id, however long or nested it is."""
+    return (value if isinstance(value, str) else reprlib.repr(value))[:80]

@@ -8,6 +8,7 @@
 The marker <image> is dropped wherever it stands: the chat template has its own.
 """
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +44,18 @@ def turns_of(content: dict[str, Any], origin: str) -> tuple[Turn, ...]:
 def _conversation(said: Any, origin: str) -> tuple[Turn, ...]:
     """Human and model in turn; the last question may be without an answer."""
     if not isinstance(said, list) or not said:
-        raise CalibrationError(f"{origin}: 'conversations' must be a list of turns, with some.")
+        raise CalibrationError(
+            f"{origin}: 'conversations' must be a list of turns, with some; found "
+            f"{reprlib.repr(said)}. Correct or drop the record."
+        )
     texts: list[str] = []
     for number, entry in enumerate(said, 1):
         speaker = "gpt" if len(texts) % 2 else "human"
         if not isinstance(entry, dict) or entry.get("from") != speaker:
             found = entry.get("from") if isinstance(entry, dict) else entry
             raise CalibrationError(
-                f"{origin}: turn {number} must be from '{speaker}', found {found!r}. Turns go "
-                f"human, gpt, human, gpt."
+                f"{origin}: turn {number} must be from '{speaker}', found {reprlib.repr(found)}. "
+                f"Turns go human, gpt, human, gpt."
             )
         asked = entry.get("value")
         if number == 1 and isinstance(asked, str) and not asked.replace(_MARKER, "").strip():
@@ -71,7 +75,7 @@ def _said(value: Any, what: str, origin: str) -> str:
         text = ""
     if not text:
         raise CalibrationError(
-            f"{origin}: {what} holds no text, found {value!r:.80}. Write some, or leave an answer "
-            f"out altogether to let the dense model give it."
+            f"{origin}: {what} holds no text, found {reprlib.repr(value)}. Write some, or leave an "
+            f"answer out altogether to let the dense model give it."
         )
     return text

@@ -205,6 +205,21 @@ def test_a_faulty_record_is_refused(records, faulty: Any, message: str):
 
 
 @pytest.mark.parametrize(
+    "record",
+    ['{"image": {"a": %s}}', '{"id": %s, "image": "none.png"}',
+     '{"image": "0.png", "conversations": [%s]}', '{"image": "0.png", "conversations": {"a": %s}}',
+     '{"image": "0.png", "text": %s}'],
+)  # fmt: skip
+def test_what_is_nested_or_long_is_refused_in_a_few_words(here: Path, records, record: str):
+    records(1)
+    for value in ("[" * depth + "]" * depth for depth in range(600, 1000, 10)):
+        (here / "pairs.json").write_text(f"[{record % value}]")
+        assert len(refusal_of("pairs.json")) < 500
+    (here / "pairs.json").write_text(f"[{record % json.dumps(['word' * 10**6] * 9)}]")
+    assert len(refusal_of("pairs.json")) < 500
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "pairs.json is no JSON: "),
