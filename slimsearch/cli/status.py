@@ -28,6 +28,7 @@ def command(
             "scored": found.scored,
             "failed": len(found.failures),
             "failures": {score.candidate: score.failure for score in found.failures},
+            "given_up": {score.candidate: score.failure for score in found.given_up},
             "champion": rounds[-1].champion.candidate if rounds else None,
             "drift": found.drift,
             "raised_damping": found.raised,
@@ -38,6 +39,10 @@ def command(
     display.say(f"{run}: {history.summary(found, of)}")
     for score in found.failures[-MOST:]:
         display.say(f"{score.candidate} failed: {score.failure}")
+    for score in found.given_up[-MOST:]:
+        display.say(
+            f"{score.candidate} failed, as all did that it was scored with: {score.failure}"
+        )
     for line in found.drift:
         display.say(f"Drift: {line}.")
     for during, raised in found.raised.items():

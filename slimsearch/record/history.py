@@ -45,6 +45,7 @@ class History:
         self.fingerprint: dict[str, Any] = {}  # what a resumed run must find
         self.scores: dict[Key, Score] = {}
         self.exact: dict[Key, Score] = {}  # finalists, pruned exactly
+        self.given_up: list[Score] = []  # why the search stopped: all that it scored last failed
         self.rounds: dict[int, Round] = {}
         self.projectors: dict[int, Seal] = {}
         self.levels: dict[str, Seal] | None = None  # by file name
@@ -146,6 +147,7 @@ class History:
 
     def _take_score(self, scores: dict[Key, Score], record: Record) -> None:
         score = _score(record)
+        self.given_up.clear()
         scores[score.candidate, score.projector, score.share] = score
 
     def _take_failure_of_all(self, record: Record) -> None:
@@ -155,6 +157,7 @@ class History:
             given_up = [key for key in scores if key[:2] == (name, record["projector"])]
             if not given_up:
                 raise KeyError(name)
+            self.given_up += [scores[key] for key in given_up if not scores[key].ok]
             for key in given_up:
                 del scores[key]
 
@@ -222,6 +225,7 @@ def glance(folder: Path, rounds: int) -> History:
     for line, (text, offset) in enumerate(zip(*journal.lines(file), strict=False), 1):
         if history.start and (sound := _SOUND.fullmatch(text)):
             history.passed.add(sound[1].decode())
+            history.given_up.clear()
         elif history.start and text.startswith(_ROUND):
             closed.append((text, offset, line))
         else:

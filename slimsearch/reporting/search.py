@@ -239,7 +239,8 @@ def failures(story: Story) -> Chapter:
     """Candidates that could not be scored, each with its reason."""
     title = "Failed candidates"
     exact = [score for score in story.history.exact.values() if not score.ok]
-    failed = {score.candidate: score.failure for score in (*story.history.failures, *exact)}
+    lost = (*story.history.failures, *exact, *story.history.given_up)
+    failed = {score.candidate: score.failure for score in lost}
     if not failed:
         said = f"None of the {story.history.scored} candidates failed."
         return Chapter("failed", title, (paragraph(said),))
@@ -247,5 +248,10 @@ def failures(story: Story) -> Chapter:
         f"{len(failed)} of {story.history.scored} candidates could not be scored; the others are "
     )
     said += "not touched by that."
+    if given_up := story.history.given_up:
+        said = (
+            f"The search stopped because all of the {len(given_up)} that it scored last failed; "
+            f"resumed, it scores them again."
+        )
     rows = [[name, reason] for name, reason in list(failed.items())[-MOST_FAILURES:]]
     return Chapter("failed", title, (paragraph(said), table(("candidate", "why"), rows)))

@@ -53,6 +53,20 @@ def test_scores_and_rounds_come_back(folder):
     assert settings.read(folder / "settings.toml") == Settings(rounds=3)
 
 
+def test_what_a_search_gave_up_on_is_told_until_it_goes_on(folder):
+    lost = [replace(BAD, candidate=name, failure=f"{name} is lost") for name in ("2-01", "2-02")]
+    with run.reopen(folder) as opened:
+        for score in lost:
+            opened.add_score(score)
+        opened.give_up(lost)
+        for told in (opened.history, history.read(folder), history.glance(folder, 1)):
+            assert told.given_up == lost
+            assert told.failures == [BAD]
+        opened.add_score(replace(GOOD, candidate="2-01"))
+    for told in (history.read(folder), history.glance(folder, 1)):
+        assert told.given_up == []
+
+
 @pytest.mark.parametrize("most", [0, 1, 5])
 def test_a_glance_tells_what_a_status_needs(folder, most):
     """Of sound scores and of rounds before the last few it only counts."""

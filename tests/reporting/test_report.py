@@ -162,6 +162,13 @@ def test_failed_candidates_are_named_with_their_reason(told):
     assert "2-01 no damping helped <blocks.0.q>" in plain(search.failures(told))
 
 
+def test_why_a_search_gave_up_is_told(told):
+    told.history.given_up.append(Score("2-01", (0,), float("inf"), failure="nothing <helped>"))
+    said = plain(search.failures(told))
+    assert "stopped because all of the 1 that it scored last failed" in said
+    assert "2-01 nothing <helped>" in said
+
+
 def test_sample_answers_stand_beside_their_pictures(read, told):
     cards = told.history.samples["samples"]
     said = " ".join(read.words.split())
