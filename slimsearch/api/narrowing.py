@@ -38,6 +38,7 @@ def narrow(settings: Settings, folder: Path, watch: Watch) -> Narrowed:
     bench = assembly.load(given, watch)
     vlm, calibrated = bench.loop.evaluator.vlm, bench.loop.evaluator.calibrated
     groups.check(vlm)
+    _note_heads(vlm, settings.ratio, watch)
     examiner = Examiner(bench.loop, bench.tasks, bench.held_out, watch)
     examiner.examine("dense")
     with watch.stage("gradients"):
@@ -60,6 +61,18 @@ def narrow(settings: Settings, folder: Path, watch: Watch) -> Narrowed:
         vlm.model.to(vlm.disk_dtype).save_pretrained(place)
         artefact.describe(place, facts)
     return Narrowed(folder, removed, tuple(examiner.rows))
+
+
+def _note_heads(vlm: VLM, ratio: float, watch: Watch) -> None:
+    """Says so where not as many heads can go as are asked for."""
+    asked, left = groups.heads_left(vlm, ratio)
+    if left != asked:
+        text = vlm.model.config.get_text_config()
+        watch.note(
+            f"{left} of {text.num_key_value_heads} heads of keys stay in each block where --ratio "
+            f"{ratio:g} would leave {asked}: transformers loads no '{text.model_type}' of width "
+            f"{text.hidden_size} with so many."
+        )
 
 
 def _train(loop: Loop, watch: Watch) -> ProjectorStep | None:

@@ -3,13 +3,15 @@
 As in LLM-Pruner: weights that only make sense together go together, and what a group is worth is
 the loss's first-order change without it, the sum of |weight x gradient| over its weights. A group
 is a head of keys with its values and every query head that reads it, or one channel of the FFN.
-Every block loses equally many, so that the configuration can say how many are left.
+Every block loses equally many, so that the configuration can say how many are left, and only so
+many that transformers takes such a configuration: some families want heads that divide the width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,14 @@ def check(vlm: VLM) -> None:
         )
 
 
+def heads_left(vlm: VLM, ratio: float) -> tuple[int, int]:
+    """How many heads of keys stay in each block where `ratio` of them go, and of those numbers
+    that transformers takes the nearest."""
+    asked = _left(_key_heads(vlm), ratio)
+    known = [count for count in range(1, _key_heads(vlm) + 1) if _taken(vlm, count)]
+    return asked, min(known or [asked], key=lambda count: (abs(count - asked), -count))
+
+
 def worth(vlm: VLM, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """By matrix, the sum of |weight x gradient| of each row or column that can go, over batches."""
     found: dict[str, Tensor] = {}
@@ -58,6 +68,7 @@ def worth(vlm: VLM, batches: Sequence[Batch]) -> dict[str, Tensor]:
 
 def choose(vlm: VLM, found: Mapping[str, Tensor], ratio: float) -> Kept:
     """The most worthy heads and channels of each block; `ratio` of them go, one stays at least."""
+    _, count = heads_left(vlm, ratio)
     heads, channels = [], []
     for block in range(len(vlm.blocks)):
         by_head = torch.stack(
@@ -66,8 +77,8 @@ def choose(vlm: VLM, found: Mapping[str, Tensor], ratio: float) -> Kept:
         by_channel = torch.stack(
             [found[name] for role in FFN if (name := f"blocks.{block}.{role}") in found]
         ).sum(0)
-        heads.append(_best(by_head, ratio))
-        channels.append(_best(by_channel, ratio))
+        heads.append(_best(by_head, count))
+        channels.append(_best(by_channel, _left(len(by_channel), ratio)))
     return Kept(tuple(heads), tuple(channels))
 
 
@@ -83,10 +94,8 @@ def narrow(vlm: VLM, kept: Kept) -> None:
             together = vlm.linear(name).weight.shape[role == "o"] // _key_heads(vlm)
             index = _spread(kept.heads[int(block)], together)
         _shrink(vlm.linear(name), index, rows=role in READING)
-    grouped = text.num_attention_heads // text.num_key_value_heads
     text.head_dim = width
-    text.num_key_value_heads = len(kept.heads[0])
-    text.num_attention_heads = grouped * len(kept.heads[0])
+    _count_heads(text, len(kept.heads[0]))
     text.intermediate_size = len(kept.channels[0])
 
 
@@ -116,8 +125,29 @@ def _collecting(vlm: VLM, found: dict[str, Tensor]) -> Iterator[None]:
             weight.requires_grad_(False)
 
 
-def _best(worths: Tensor, ratio: float) -> Tensor:
-    count = max(1, round(len(worths) * (1 - ratio)))
+def _left(count: int, ratio: float) -> int:
+    return max(1, round(count * (1 - ratio)))
+
+
+def _taken(vlm: VLM, key_heads: int) -> bool:
+    """Whether transformers takes a configuration of so many heads of keys."""
+    text: Any = copy(vlm.model.config.get_text_config())
+    _count_heads(text, key_heads)
+    try:
+        text.validate()
+    except Exception:  # huggingface_hub's own kinds, around whatever a family's check raises
+        return False
+    return True
+
+
+def _count_heads(text: Any, key_heads: int) -> None:
+    """Writes into a configuration how many heads of keys there are, and of queries with them."""
+    grouped = text.num_attention_heads // text.num_key_value_heads
+    text.num_key_value_heads = key_heads
+    text.num_attention_heads = grouped * key_heads
+
+
+def _best(worths: Tensor, count: int) -> Tensor:
     return worths.topk(count).indices.sort().values
 
 

@@ -93,3 +93,24 @@ def test_a_folder_is_written_that_plain_transformers_generates_from(tmp_path):
     said = model.generate(IDS, max_new_tokens=4, do_sample=False)
     assert said.shape[1] > IDS.shape[1]
     assert load(done.folder).matrices[0].rows == 16
+
+
+def test_as_many_heads_stay_as_transformers_loads(tmp_path):
+    """LLaMA's configuration wants heads that divide the width: 5 do not divide 32, 4 do."""
+    folder = tiny.llava(tmp_path / "model", heads=8, kv_heads=8)
+    chosen = replace(
+        tiny.settings(folder, tiny.pairs(tmp_path / "pairs"), tiny.text(tmp_path / "text.txt")),
+        policy="uniform", ratio=0.4,
+    )  # fmt: skip
+    notes = tiny.Notes()
+    done = narrowing.narrow(chosen, tmp_path / "small", notes)
+    plain = transformers.AutoModelForImageTextToText.from_pretrained(done.folder).eval()
+    assert plain.config.get_text_config().num_attention_heads == 4
+    assert plain.config.get_text_config().intermediate_size == 29
+    said = "4 of 8 heads of keys stay in each block where --ratio 0.4 would leave 5"
+    assert any(note.startswith(said) for note in notes.notes)
+
+
+def test_heads_that_no_family_counts_by_the_width_stay_as_asked(tmp_path):
+    vlm = load(tiny_families.make("qwen2", tmp_path / "model", heads=8, kv_heads=8))
+    assert groups.heads_left(vlm, 0.4) == (5, 5)
