@@ -18,6 +18,7 @@ from slimsearch.graphs.layers import activated, capped, cut, normed, part
 from slimsearch.graphs.linear import Linear, dense
 from slimsearch.graphs.masks import Fixed
 from slimsearch.graphs.sheet import Shape, Sheet
+from slimsearch.routes.route import EVERY
 
 # A fixed graph's matrices have a multiple of so many columns, filled up with zeros: of others
 # DeepSparse's sparse kernels make wrong numbers, and say nothing.
@@ -130,17 +131,19 @@ class _Writer:
         sheet, step = self.sheet, block.step
         norm = partial(self._norm, f"blocks.{index}.")
         made, new = hidden, []
+        if step.skip_block >= EVERY:
+            return made, new
         if not step.lacks_attention():
             read = norm("before_attention", hidden, block.before_attention)
             attended, *new = self.attention.spell(index, block, read, cache)
             attended = norm("after_attention", attended, block.after_attention)
             made = sheet.op("Add", hidden, attended)
-            made = norm("closing_attention", made, block.closing_attention)
+        made = norm("closing_attention", made, block.closing_attention)
         if not step.lacks_ffn():
             read = norm("before_mlp", hidden if step.parallel_ffn else made, block.before_mlp)
             done = norm("after_mlp", self._mlp(block, read), block.after_mlp)
-            made = norm("closing_mlp", sheet.op("Add", made, done), block.closing_mlp)
-        return made, new
+            made = sheet.op("Add", made, done)
+        return norm("closing_mlp", made, block.closing_mlp), new
 
     def _norm(self, prefix: str, name: str, x: str, norm: Norm | None) -> str:
         return normed(self.sheet, x, f"{prefix}{name}", norm, self.decoder.epsilon)

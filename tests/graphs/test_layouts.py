@@ -8,6 +8,7 @@ from graphed import cached, close, empty, engine, reference, run
 
 from slimsearch.errors import ModelError
 from slimsearch.graphs import anatomy, decoder, masks
+from slimsearch.routes.route import EVERY, Route, Step
 
 GROWING = {
     "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 8,
@@ -104,6 +105,37 @@ def test_opt_with_norms_behind_and_projections_around(load, tmp_path, monkeypatc
         "position_ids": np.arange(9)[None],
     }
     found = run(engine(tmp_path / "d.onnx"), feeds | empty(parts, 1))["logits"]
+    assert close(found, wanted)
+
+
+NOTHING = Step(skip_attention=EVERY, skip_ffn=EVERY)
+
+
+@pytest.mark.parametrize("step", [Step(skip_attention=EVERY), Step(skip_ffn=EVERY), NOTHING])
+@torch.no_grad()
+def test_norms_behind_a_half_stay_where_it_is_skipped(load, tmp_path, monkeypatch, step):
+    """As where the half's matrices are zeros, which is how such a folder is written."""
+    made = tiny_families._opt
+    monkeypatch.setitem(
+        tiny_families.TEXT, "opt", lambda text: made(text, do_layer_norm_before=False)
+    )
+    vlm = load(tiny_families.make("opt", tmp_path / "model", heads=2))
+    for block in vlm.blocks:
+        block.self_attn_layer_norm.weight.uniform_(0.5, 2)
+        block.final_layer_norm.bias.uniform_(-1, 1)
+    vlm.reroute("test", Route((step, Step())))
+    parts = anatomy.read(vlm)
+    decoder.build(parts).write(tmp_path / "d.onnx")
+    embeds, wanted = reference(vlm, torch.randint(5, 300, (1, 9)))
+    session = engine(tmp_path / "d.onnx")
+    feeds = {
+        "inputs_embeds": embeds,
+        "attention_mask": np.ones((1, 9), np.int64),
+        "position_ids": np.arange(9)[None],
+        **empty(parts, 1),
+    }
+    known = {one.name for one in session.get_inputs()}
+    found = run(session, {name: value for name, value in feeds.items() if name in known})["logits"]
     assert close(found, wanted)
 
 
