@@ -71,7 +71,7 @@ def _note_heads(vlm: VLM, ratio: float, watch: Watch) -> None:
         watch.note(
             f"{left} of {text.num_key_value_heads} heads of keys stay in each block where --ratio "
             f"{ratio:g} would leave {asked}: transformers loads no '{text.model_type}' of width "
-            f"{text.hidden_size} with so many."
+            f"{text.hidden_size} with so many. FFN channels make up for it."
         )
 
 

@@ -67,8 +67,12 @@ def worth(vlm: VLM, batches: Sequence[Batch]) -> dict[str, Tensor]:
 
 
 def choose(vlm: VLM, found: Mapping[str, Tensor], ratio: float) -> Kept:
-    """The most worthy heads and channels of each block; `ratio` of them go, one stays at least."""
-    _, count = heads_left(vlm, ratio)
+    """The most worthy heads and channels of each block; `ratio` of them go, one stays at least.
+
+    Where more or fewer heads have to stay, channels make up for it.
+    """
+    asked, count = heads_left(vlm, ratio)
+    more = (count - asked) * _channels_of_a_head(vlm)
     heads, channels = [], []
     for block in range(len(vlm.blocks)):
         by_head = torch.stack(
@@ -78,7 +82,8 @@ def choose(vlm: VLM, found: Mapping[str, Tensor], ratio: float) -> Kept:
             [found[name] for role in FFN if (name := f"blocks.{block}.{role}") in found]
         ).sum(0)
         heads.append(_best(by_head, count))
-        channels.append(_best(by_channel, _left(len(by_channel), ratio)))
+        left = _left(len(by_channel), ratio) - round(more)
+        channels.append(_best(by_channel, min(max(left, 1), len(by_channel))))
     return Kept(tuple(heads), tuple(channels))
 
 
@@ -127,6 +132,14 @@ def _collecting(vlm: VLM, found: dict[str, Tensor]) -> Iterator[None]:
 
 def _left(count: int, ratio: float) -> int:
     return max(1, round(count * (1 - ratio)))
+
+
+def _channels_of_a_head(vlm: VLM) -> float:
+    """How many channels have as many weights as a head of keys with its queries."""
+    first = [matrix for matrix in vlm.matrices if matrix.block == "blocks.0"]
+    ffn = sum(matrix.size for matrix in first if matrix.name.rpartition(".")[2] in FFN)
+    head = (sum(matrix.size for matrix in first) - ffn) / _key_heads(vlm)
+    return head * vlm.linear("blocks.0.down").in_features / ffn
 
 
 def _taken(vlm: VLM, key_heads: int) -> bool:
