@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +38,21 @@ class Choices:
     @property
     def in_int8(self) -> bool:
         return self.int8 or self.dtype == "int8"
+
+
+def check(choices: Choices, forms: Sequence[str]) -> None:
+    """Refuses a choice that none of these forms has, so that what was asked is not lost unsaid."""
+    for choice in fields(choices):
+        given = getattr(choices, choice.name)
+        known = {
+            name: hasattr(plugins.find("exporters", name), choice.name)
+            for name in (*forms, *plugins.names("exporters"))
+        }
+        if given != choice.default and not any(known[form] for form in forms):
+            raise SettingsError(
+                f"--{choice.name} says nothing to --to {' --to '.join(forms)}. Leave it out, or "
+                f"add a form that has it: {', '.join(form for form in known if known[form])}."
+            )
 
 
 def export(

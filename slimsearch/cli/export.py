@@ -45,18 +45,19 @@ def command(
     from dataclasses import replace
 
     from slimsearch import display, settings
-    from slimsearch.api.exporting import Choices, export
+    from slimsearch.api import exporting
     from slimsearch.display import Display
     from slimsearch.errors import SettingsError
 
-    choices = Choices(room=room, int8=int8, dtype=dtype)
+    choices = exporting.Choices(room=room, int8=int8, dtype=dtype)
+    exporting.check(choices, to)
     if settings_file and not policy and not choices.in_int8:
         raise SettingsError("--from says how to prune, and nothing is pruned without --policy.")
     chosen = settings.read(settings_file) if settings_file else settings.Settings()
     pruned_by = replace(chosen, policy=policy) if policy else None
     with Display() as watch:
         calibrated_by = chosen if settings_file else None
-        record = export(source, to, out, choices, pruned_by, watch, calibrated_by)
+        record = exporting.export(source, to, out, choices, pruned_by, watch, calibrated_by)
     if json:
         display.as_json({"folder": str(out), **record})
         return

@@ -84,6 +84,22 @@ def test_a_dtype_that_is_none(llava, tmp_path):
         exporting.export(str(llava), ["openvino"], tmp_path / "out", Choices(dtype="int4"))
 
 
+@pytest.mark.parametrize(
+    ("choice", "forms", "others"),
+    [
+        ({"int8": True}, ["hf"], "deepsparse, native, onnx, openvino"),
+        ({"dtype": "bfloat16"}, ["hf", "onnx"], "native, openvino"),
+        ({"room": 64}, ["native"], "deepsparse"),
+    ],
+)
+def test_a_choice_that_no_form_has_is_refused(choice, forms, others):
+    said = rf"--{next(iter(choice))} says nothing to --to {' --to '.join(forms)}\. .*: {others}\."
+    with pytest.raises(SettingsError, match=said):
+        exporting.check(Choices(**choice), forms)
+    exporting.check(Choices(**choice), [*forms, others.split(", ")[0]])
+    exporting.check(Choices(), forms)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_model_is_held_as_it_is_stored(load, tmp_path, dtype):
     """So that memory stays near the size on disk; what is written is the same numbers in fp32."""
