@@ -70,11 +70,11 @@ def command(
             found = benching.bench(
                 export, against, lengths, new_tokens, threads, rounds, choices, watch, uniform
             )
-    if chart is not None:
-        files.write(chart, benching.draw(found).encode())
     if json:
         display.as_json(found.as_dict())
-        return
-    display.speeds(found.rows)
-    for line in (*found.notes, *found.verdict):
-        display.say(line)
+    else:
+        display.speeds(found.rows)
+        for line in (*found.notes, *found.verdict):
+            display.say(line)
+    if chart is not None:
+        files.write(chart, benching.draw(found).encode())

@@ -10,6 +10,7 @@ from dataclasses import fields
 import pytest
 import typer.testing
 
+from slimsearch.api import benching
 from slimsearch.cli import app
 from slimsearch.settings import Settings
 
@@ -100,6 +101,7 @@ def test_light_commands_import_nothing_heavy(words):
         (["resume", "nowhere"], 4, ["nowhere is no run folder"]),
         (["export", "nowhere", "--out", "x"], 3, ["no model folder nowhere"]),
         (["export", "demo", "--out", "x", "--to", "onx"], 2, ["no 'onx' in exporters"]),
+        (["export", "demo", "--out", "x", "--int8"], 2, ["--int8 says nothing to --to hf"]),
         (["generate", "nowhere", "--prompt", "x"], 3, ["no model folder nowhere"]),
         (["bench", "nowhere"], 3, ["no model folder nowhere"]),
         (["bench", "demo", "--prompt-tokens", "x"], 2, ["--prompt-tokens x cannot be"]),
@@ -141,6 +143,19 @@ def test_a_place_that_the_system_refuses_is_named_and_no_bug(slimsearch, tmp_pat
     assert str(place) in said.err
     assert "File name too long" in said.err
     assert "bug" not in said.err
+
+
+def test_what_was_timed_is_told_though_it_cannot_be_drawn(slimsearch, tmp_path, monkeypatch):
+    timed = {"prompt": 8, "decode_spread": None, **dict.fromkeys(
+        ("prefill_ms", "first_token_ms", "decode_per_s", "ready_s", "file_mib", "memory_mib",
+         "prefill_spread", "prefill_of_own_dense", "decode_of_own_dense", "prefill_of_best_dense",
+         "decode_of_best_dense"), 1.0)}  # fmt: skip
+    row = benching.Row("export", "torch float32", **timed)
+    monkeypatch.setattr(benching, "bench", lambda *_: benching.Result((row,), (), ()))
+    said = slimsearch("bench", tmp_path, "--json", "--chart", tmp_path / "none" / "bars.svg")
+    assert said.code == 5
+    assert "bars.svg could not be written" in said.err
+    assert json.loads(said.out)["rows"][0]["engine"] == "torch float32"
 
 
 def test_a_bug_of_ours_is_exit_code_1(slimsearch, monkeypatch):
