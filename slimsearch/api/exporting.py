@@ -139,9 +139,12 @@ def _unpacked(source: Path, beside: Path) -> Iterator[str]:
     """A native export as a model folder that vanishes afterwards."""
     with files.writing(beside):
         beside.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{beside.name}-", dir=beside.parent) as place:
-        unpack(artefact.find(source).native(), Path(place))
-        yield place
+        place = TemporaryDirectory(
+            prefix=f".{beside.name}-", suffix=files.PARTIAL, dir=beside.parent
+        )
+    with place as folder:
+        unpack(artefact.find(source).native(), Path(folder))
+        yield folder
 
 
 class _Pruned(AbstractContextManager[str]):
@@ -150,7 +153,9 @@ class _Pruned(AbstractContextManager[str]):
     def __init__(self, settings: Settings, beside: Path, watch: Watch):
         with files.writing(beside):
             beside.parent.mkdir(parents=True, exist_ok=True)
-            self._place = TemporaryDirectory(prefix=f".{beside.name}-", dir=beside.parent)
+            self._place = TemporaryDirectory(
+                prefix=f".{beside.name}-", suffix=files.PARTIAL, dir=beside.parent
+            )
         self._settings, self._watch = settings, watch
 
     def __enter__(self) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slimsearch import files
 from slimsearch.model.checkpoint import SINGLE
 from slimsearch.native import form
 from slimsearch.native.form import Held, Shape, Tensors
@@ -25,7 +26,8 @@ def unpack(held: Held, folder: Path) -> None:
     """Writes the weights of an export, and what stands beside them, into an existing folder."""
     decoder, others = held.open(form.DECODER), held.open(form.OTHERS)
     shape = form.shape_in(decoder)
-    held.checkpoint.copy_beside(folder)
+    with files.writing(folder):
+        held.checkpoint.copy_beside(folder)
     form.write(folder / SINGLE, [*_decoder_parts(decoder, shape), *_other_parts(others)])
 
 

@@ -1,6 +1,8 @@
 """A native export: to the bit what it came from, refused where it is damaged, read by torch too."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 from slimsearch import artefact
 from slimsearch.api import exporting, generating
 from slimsearch.api.exporting import Choices
-from slimsearch.errors import ModelError, SettingsError
+from slimsearch.errors import ModelError, ResourceError, SettingsError
 from slimsearch.model import checkpoint, loading
 from slimsearch.native import form, library, unpack
 from slimsearch.native.form import Shape
@@ -67,6 +69,16 @@ def test_the_way_back_is_exact(source, exported, tmp_path):
         assert torch.equal(weight.view(torch.uint8), after[key].view(torch.uint8)), key
     for name in ("config.json", "tokenizer.json"):
         assert (tmp_path / "hf" / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_a_full_disk_on_the_way_back_is_said_and_nothing_left(exported, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(ResourceError, match=r"could not be written: No space left.*Free space"):
+        exporting.export(str(exported[0]), ["hf"], tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_it_says_of_its_size_is_so(exported):
