@@ -101,6 +101,7 @@ def test_light_commands_import_nothing_heavy(words):
         (["resume", "nowhere"], 4, ["nowhere is no run folder"]),
         (["export", "nowhere", "--out", "x"], 3, ["no model folder nowhere"]),
         (["export", "demo", "--out", "x", "--to", "onx"], 2, ["no 'onx' in exporters"]),
+        (["export", "demo", "--out", "n" * 300], 3, ["n cannot be opened: File name too long"]),
         (["export", "demo", "--out", "x", "--int8"], 2, ["--int8 says nothing to --to hf"]),
         (["generate", "nowhere", "--prompt", "x"], 3, ["no model folder nowhere"]),
         (["bench", "nowhere"], 3, ["no model folder nowhere"]),
