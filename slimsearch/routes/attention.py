@@ -18,7 +18,7 @@ from slimsearch.routes.passage import Sees, View
 from slimsearch.routes.subset import Subset
 
 NAME = "slimsearch"  # under which transformers knows it
-CHUNK = 256  # pictures' tokens whose windows are looked at together
+STRETCH = 32  # pictures' tokens whose windows are looked at together, or a window's where wider
 
 
 def register() -> None:
@@ -104,7 +104,8 @@ def _cut(query: Tensor, key: Tensor, value: Tensor, view: View, window: int, som
 def _banded(
     query: Tensor, key: Tensor, value: Tensor, view: View, window: int, some: Some, made: Tensor
 ) -> Tensor:
-    """Each picture's token over itself and `window` before it, a stretch of tokens at a time."""
+    """Each picture's token over itself and `window` before it, a stretch of tokens at a time: each
+    is held against those of its stretch and a window more."""
     keys, asking = Subset.where(view.pictured), Subset.where(view.pictured[:, view.before :])
     earlier = view.pictured[:, : view.before].sum(1, keepdim=True)
     ranks = torch.arange(asking.count, device=query.device) + earlier  # among pictures' tokens
@@ -113,9 +114,9 @@ def _banded(
     ask = torch.where(asking.real, asking.take(view.asking), -1)
     there = torch.where(keys.real, keys.take(view.there), -1)
     low, high = int(earlier.min()), int(earlier.max())
-    stretches = []
-    for start in range(0, asking.count, CHUNK):
-        stop = min(start + CHUNK, asking.count)
+    stretches, length = [], max(STRETCH, window)
+    for start in range(0, asking.count, length):
+        stop = min(start + length, asking.count)
         near = slice(max(start + low - window, 0), min(stop + high, keys.count))
         places = torch.arange(near.start, near.stop, device=query.device)
         back = ranks[:, start:stop, None] - places  # [rows, asking, there]

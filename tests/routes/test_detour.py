@@ -15,6 +15,7 @@ from slimsearch.model import checkpoint, conversation, loading
 from slimsearch.model.batch import Batch
 from slimsearch.model.resident import Resident
 from slimsearch.model.vlm import VLM
+from slimsearch.routes import attention
 from slimsearch.routes.kinds import PADDING, PICTURE, PROMPT, TEXT
 from slimsearch.routes.route import EVERY, NONE, PICTURES, TOKENS, Route, Step, plain
 
@@ -232,6 +233,9 @@ def test_a_cut_block_computes_no_scores_among_pictures(made, monkeypatch):
         assert counted(pictures, cut) == BLOCKS * text * (pictures + text)
         assert counted(pictures, plain(BLOCKS)) == BLOCKS * (pictures + text) ** 2
     near = Route((Step(window=4),) * BLOCKS)
+    for pictures in (64, 128):
+        most = text * (pictures + text) + pictures * (attention.STRETCH + 4)
+        assert counted(pictures, near) <= BLOCKS * most < BLOCKS * (pictures + text) ** 2
     assert counted(4096, near) / counted(2048, near) < 2.1
 
 
