@@ -37,6 +37,29 @@ def test_a_config_that_fits_no_weights_is_refused(llava, tmp_path):
         loading.load(checkpoint.find(str(folder)), "cpu", "auto")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.0])
+@pytest.mark.parametrize("place", [0, 9, -1])
+def test_weights_are_looked_at_piece_by_piece(llava, monkeypatch, value, place):
+    """An embedding may be nearly all of a model, and is not to stand in memory twice."""
+    looked, isfinite = [], torch.isfinite
+
+    def noting(some):
+        looked.append(some.numel())
+        return isfinite(some)
+
+    monkeypatch.setattr(loading, "PIECE", 10)
+    monkeypatch.setattr(torch, "isfinite", noting)
+    weight = torch.ones(7, 13)
+    weight.view(-1)[place] = value
+    if value == 1:
+        loading.check_finite(checkpoint.find(str(llava)), [("w", weight)])
+        assert sum(looked) == weight.numel()
+    else:
+        with pytest.raises(ModelError, match="NaN or infinity, in w"):
+            loading.check_finite(checkpoint.find(str(llava)), [("w", weight)])
+    assert max(looked) <= 10
+
+
 @pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError(""), KeyError("x"), OSError()])
 def test_any_error_of_transformers_is_a_model_error(llava, error):
     found = checkpoint.find(str(llava))
