@@ -47,9 +47,11 @@ class OpenVino(Exporter):
             graphs = Path(place) / "onnx"
             forms.write(vlm, graphs, stored if self.int8 else dense)
             for file in sorted(graphs.glob("*.onnx")):
-                openvino.save_model(
-                    core.read_model(file), made / f"{file.stem}.xml", compress_to_fp16=False
-                )
+                model = core.read_model(file)
+                try:
+                    openvino.save_model(model, made / f"{file.stem}.xml", compress_to_fp16=False)
+                except RuntimeError as error:  # its kind for a full disk too
+                    raise OSError(str(error)) from error
         dtype = self.dtype or DTYPES[0]
         kind = "int8 weights" if self.int8 else "fp32 weights"
         return {

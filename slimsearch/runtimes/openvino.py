@@ -14,6 +14,7 @@ from slimsearch.contracts import Runtime, Session
 from slimsearch.errors import ModelError, ResourceError
 from slimsearch.graphs import forms, outside
 from slimsearch.graphs.session import LOGITS, PAST, PRESENT, Engine, GraphSession
+from slimsearch.model.checkpoint import RECORD
 from slimsearch.privacy import import_openvino
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -35,11 +36,15 @@ class OpenVino(Runtime):
                 f"{folder} holds nothing for OpenVINO. Write it with --to openvino too (or --to "
                 f"onnx, which it reads as well), or choose another --runtime."
             )
+        dtype = str(found.recorded(form).get("dtype", "float32"))
+        if dtype not in HINTS:
+            raise ModelError(
+                f"{folder / RECORD} has OpenVINO calculate in '{dtype}', and it does in "
+                f"{' or '.join(HINTS)}. Export the model again."
+            )
         names = forms.names(found.sees)
         files = {name: _file(folder, form, name) for name in names}
-        chosen: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[found.recorded(form).get("dtype", "float32")]
-        }
+        chosen: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
         if threads:
             chosen["INFERENCE_NUM_THREADS"] = threads
         core = import_openvino().Core()

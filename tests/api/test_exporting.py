@@ -1,5 +1,6 @@
 """A run's champion or any model folder, written again."""
 
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -12,7 +13,8 @@ import torch
 
 from slimsearch.api import exporting, generating
 from slimsearch.api.exporting import Choices
-from slimsearch.errors import ModelError, RunError, SettingsError
+from slimsearch.errors import ModelError, ResourceError, RunError, SettingsError
+from slimsearch.privacy import import_openvino
 
 
 def test_any_model_folder_can_be_exported(llava, tmp_path):
@@ -77,6 +79,27 @@ def test_an_engine_that_is_not_installed_is_said_in_one_line(llava, tmp_path, mo
     with pytest.raises(SettingsError, match=r"pip install 'slimsearch\[onnx\]'"):
         exporting.export(str(llava), ["onnx"], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_openvino_finds_full_is_said_in_one_line(llava, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(import_openvino(), "save_model", full)
+    with pytest.raises(ResourceError, match=r"out could not be written: basic_ios.*Free space"):
+        exporting.export(str(llava), ["openvino"], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", 1.5, None, ["float32"]])
+def test_a_record_of_a_dtype_that_openvino_has_not_is_refused(llava, tmp_path, dtype):
+    exporting.export(str(llava), ["openvino"], tmp_path / "out")
+    file = tmp_path / "out" / "slimsearch.json"
+    record = json.loads(file.read_text())
+    record["exports"]["openvino"]["dtype"] = dtype
+    file.write_text(json.dumps(record))
+    with pytest.raises(ModelError, match=r"slimsearch\.json has OpenVINO calculate in .*bfloat16"):
+        generating.open(tmp_path / "out", "openvino")
 
 
 def test_a_dtype_that_is_none(llava, tmp_path):
