@@ -66,6 +66,14 @@ class Report:
 
 def report(settings: Settings, file: str, visual: Sequence[int], text: int) -> Report:
     """For each number of visual tokens; `file` names a policy, or nothing for the dense model."""
+    sizes, route, levels = planned(settings, file)
+    rows = tuple(_count(sizes, route, levels, tokens, text) for tokens in visual)
+    return Report(rows, tuple(_notes(sizes, route, max(visual))))
+
+
+def planned(settings: Settings, file: str) -> tuple[Shape, Route, Mapping[str, float]]:
+    """A model's sizes, how its blocks would run under a policy, and each matrix's share of zeros;
+    no weight is read."""
     place = Path(settings.model).expanduser()
     found = checkpoint.beside(place) if place.is_dir() else checkpoint.find(settings.model)
     sizes = shape.read(found)
@@ -74,8 +82,7 @@ def report(settings: Settings, file: str, visual: Sequence[int], text: int) -> R
     came_with = loading.route_of(found, len(body.blocks))
     route = came_with | space.route(policy, families, body)
     levels = families[SPARSITY].edits(policy.table(SPARSITY), body) if SPARSITY in families else {}
-    rows = tuple(_count(sizes, route, levels, tokens, text) for tokens in visual)
-    return Report(rows, tuple(_notes(sizes, route, max(visual))))
+    return sizes, route, levels
 
 
 def _policy(settings: Settings, file: str, body: Body) -> tuple[Policy, dict[str, Family]]:
@@ -85,10 +92,10 @@ def _policy(settings: Settings, file: str, body: Body) -> tuple[Policy, dict[str
         name: assembly.make("families", name, settings) for name in read.tables
     }
     space.check(read, families, settings.ratio)
-    found = space.build(read, families, body, settings.ratio, "")
+    found = space.build(read, families, body, settings.ratio, settings.levels)
     if not found.single:
         raise PolicyError(
-            f"{read.file} still has ranges: what it computes depends on what a search chooses. "
+            f"{read.file} still has ranges: what it does depends on what a search chooses. "
             f"Give a policy of numbers, such as a run's best.toml."
         )
     return found.decode((0,) * len(found.genes)), families

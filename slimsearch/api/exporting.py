@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from slimsearch import artefact, files, plugins, settings
-from slimsearch.api import assembly, inputs, pruning
+from slimsearch.api import assembly, counting, inputs, pruning
 from slimsearch.contracts import Exporter
-from slimsearch.errors import RunError, SettingsError
+from slimsearch.errors import PolicyError, RunError, SettingsError
 from slimsearch.model import checkpoint, loading
 from slimsearch.model.checkpoint import Checkpoint
 from slimsearch.model.vlm import VLM
@@ -76,6 +76,8 @@ def export(
     }
     if folder.exists():
         raise RunError(f"{folder} exists already; choose another folder with --out.")
+    if pruned_by is not None and artefact.champion(Path(source)) is None:
+        _check_said(source, pruned_by, exporters)
     with _model(source, folder, pruned_by, watch) as model, watch.stage("export"):
         found = checkpoint.find(model)
         vlm = loading.load(found, "cpu", _stored_dtype(found))
@@ -89,6 +91,17 @@ def export(
         results.copy(evaluated, folder / results.FOLDER)
         artefact.renew_card(folder)
     return record
+
+
+def _check_said(source: str, by: Settings, exporters: Mapping[str, Exporter]) -> None:
+    """Refuses a form that cannot say what a policy does, before a model is pruned for it."""
+    _, route, _ = counting.planned(replace(by, model=source), by.policy)
+    for name, exporter in exporters.items():
+        if unsaid := exporter.unsaid(route):
+            raise PolicyError(
+                f"{source} cannot be written with --to {name} as the policy {by.policy} has it: "
+                f"its decoder then {unsaid}. Leave out --to {name}, or that table of the policy."
+            )
 
 
 def _of_run(source: str) -> Settings | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from slimsearch.model.vlm import VLM
+    from slimsearch.routes.route import Route
 
 
 class Exporter(ABC):
@@ -29,6 +30,13 @@ class Exporter(ABC):
 
     @abstractmethod
     def fill(self, vlm: VLM, folder: Path) -> dict[str, Any]: ...
+
+    def unsaid(self, route: Route) -> str:
+        """What of how blocks run the form cannot say, and what can; '' where it says everything.
+
+        Asked before a model is pruned for it; `fill` refuses the same.
+        """
+        return ""
 
 
 class Runtime(ABC):

@@ -20,6 +20,7 @@ from slimsearch.graphs.linear import Linear, dense
 from slimsearch.graphs.sheet import write_together
 from slimsearch.guest import LICENCE, host
 from slimsearch.model.vlm import VLM
+from slimsearch.routes.route import Route
 
 MOST_ROOM = 2048  # tokens a cache holds unless another number is asked for
 LADDER = (32, 64, 128, 192, 256, 384, 512, 640, 768, 1024, 1536, 2048)
@@ -62,6 +63,9 @@ class DeepSparse(Exporter):
             "windows": parts.windows,
             "cache": [1, parts.key_heads, room, parts.head_width],
         }
+
+    def unsaid(self, route: Route) -> str:
+        return anatomy.unsaid(route)
 
     def _spared(self, parts: anatomy.Decoder) -> list[str]:
         """The matrices that int8 leaves in fp32, lest DeepSparse make wrong numbers of them."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from slimsearch.contracts import Exporter
-from slimsearch.graphs import forms, steps
+from slimsearch.graphs import anatomy, forms, steps
 from slimsearch.graphs.int8 import Int8
 from slimsearch.graphs.linear import dense
 from slimsearch.model.vlm import VLM
+from slimsearch.routes.route import Route
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,6 @@ class Onnx(Exporter):
             "int8": self.int8,
             "steps": steps.here(),
         }
+
+    def unsaid(self, route: Route) -> str:
+        return anatomy.unsaid(route)

@@ -14,11 +14,12 @@ from typing import Any
 
 from slimsearch.contracts import Exporter
 from slimsearch.errors import SettingsError, did_you_mean
-from slimsearch.graphs import forms
+from slimsearch.graphs import anatomy, forms
 from slimsearch.graphs.int8 import stored
 from slimsearch.graphs.linear import dense
 from slimsearch.model.vlm import VLM
 from slimsearch.privacy import import_openvino
+from slimsearch.routes.route import Route
 
 DTYPES = ("float32", "bfloat16")
 
@@ -59,3 +60,6 @@ class OpenVino(Exporter):
             "int8": self.int8,
             "dtype": dtype,
         }
+
+    def unsaid(self, route: Route) -> str:
+        return anatomy.unsaid(route)

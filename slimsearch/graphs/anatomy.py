@@ -174,10 +174,16 @@ class Decoder:
 
 def read(vlm: VLM) -> Decoder:
     """The parts of a loaded model's decoder for a graph, or why it cannot be spelled out."""
-    if unsaid := _unsaid(vlm.route):
-        why = "the forms hf and native keep it, and --runtime torch and native follow it"
-        raise _refused(vlm, f"{unsaid}; {why}")
+    if what := unsaid(vlm.route):
+        raise _refused(vlm, what)
     return taken_apart(vlm)
+
+
+def unsaid(route: Route) -> str:
+    """What of a route no graph says, and what does; '' for nothing."""
+    what = _unsaid(route)
+    why = "the forms hf and native keep it, and --runtime torch and native follow it"
+    return f"{what}; {why}" if what else ""
 
 
 def taken_apart(vlm: VLM) -> Decoder:

@@ -13,7 +13,7 @@ import torch
 
 from slimsearch.api import exporting, generating
 from slimsearch.api.exporting import Choices
-from slimsearch.errors import ModelError, ResourceError, RunError, SettingsError
+from slimsearch.errors import ModelError, PolicyError, ResourceError, RunError, SettingsError
 from slimsearch.privacy import import_openvino
 
 
@@ -146,3 +146,18 @@ def test_coarser_numbers_stay_near(llava, pairs_file, tmp_path, choice):
         found.append(session.step(session.embed(ids), np.ones_like(ids), np.arange(20)[None]))
     for one in found[1:]:
         assert np.corrcoef(found[0][0], one[0])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino", "deepsparse"])
+def test_what_a_form_cannot_say_is_refused_before_anything_is_pruned(
+    llava, small, tmp_path, form, monkeypatch
+):
+    """Naming model and policy as they were given, not a folder that has vanished."""
+    policy = tmp_path / "cut.toml"
+    policy.write_text('name = "cut"\nabout = "x"\n[attention_cut]\n"blocks.1" = 1\n')
+    monkeypatch.setattr(exporting.pruning, "prune", None)
+    by = replace(small, policy=str(policy))
+    told = rf"{llava} cannot.*--to {form} .*{policy}.*cuts attention.*block 1; the forms hf"
+    with pytest.raises(PolicyError, match=told):
+        exporting.export(str(llava), ["hf", form], tmp_path / "out", pruned_by=by)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"cut.toml"}
