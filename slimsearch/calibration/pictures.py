@@ -46,6 +46,11 @@ def _opened(file: Path, origin: str) -> Image.Image:
     """The picture with only its header read, which is enough to refuse a decompression bomb."""
     if file.stat().st_size > MOST_BYTES:
         raise _too_large(file, origin, f"is larger than {MOST_BYTES >> 20} MiB")
+    if not file.is_file():
+        raise CalibrationError(
+            f"{origin}: {file} is a folder, pipe or device and no picture. Give a picture's file, "
+            f"or drop the record."
+        )
     picture = Image.open(file, formats=FORMATS)
     size = f"{picture.width} x {picture.height}"
     if picture.width * picture.height > MOST_PIXELS:

@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -91,6 +92,14 @@ def test_a_decompression_bomb_is_refused(here: Path, side: int):
     bomb(here / "a.png", side)
     with pytest.raises(CalibrationError, match=r"record 3 .*50 million pixels are the most"):
         check_picture(here / "a.png", ORIGIN)
+
+
+def test_a_folder_and_a_pipe_are_refused_unopened(here: Path):
+    (here / "a.png").mkdir()
+    os.mkfifo(here / "b.png")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(CalibrationError, match=rf"{name} is a folder, pipe or device"):
+            load_picture(here / name, ORIGIN)
 
 
 def test_a_missing_picture_is_refused(here: Path):
