@@ -63,6 +63,7 @@ class Session(ABC):
     """
 
     room: int  # tokens, read and said, that a row can hold
+    wider: str = ""  # how more room is had, where it can be
     process: int | None = None  # the engine's own, where it has one
 
     @abstractmethod

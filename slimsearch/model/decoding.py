@@ -14,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from slimsearch.contracts import Session
-from slimsearch.errors import LengthError
+from slimsearch.errors import InputError, LengthError
 from slimsearch.routes.kinds import PICTURE, PROMPT, TEXT
 
 Heard = Callable[[int, int], None]  # called with (row, token) for each token as it is said
@@ -86,7 +86,7 @@ class Reading:
 
     def follow(self, prompt: Prompt, first: int) -> ndarray:
         """The logits before each token from the place `first` on, [tokens, vocabulary]."""
-        check_room(len(prompt.ids) - 1, self._session.room)
+        _check_room(len(prompt.ids) - 1, self._session)
         logits = [self._read([replace(prompt, ids=prompt.ids[:first])])]
         if rest := list(prompt.ids[first:-1]):
             ids = np.array([rest], np.int64)
@@ -98,7 +98,10 @@ class Reading:
 
     def _read(self, prompts: Sequence[Prompt]) -> ndarray:
         """All that is new in the prompts in one step; the first logits."""
-        longest = max(len(prompt.ids) for prompt in prompts)
+        lengths = [len(prompt.ids) for prompt in prompts]
+        if not all(lengths):
+            raise InputError("A prompt makes no tokens, so there is nothing to answer. Ask a word.")
+        longest = max(lengths)
         known = [len(held) for held in self._held]
         pictures = [prompt.shown for prompt in prompts if prompt.shown is not None]
         begins = (
@@ -111,7 +114,7 @@ class Reading:
         )
         new = max(len(p.ids) - n for p, n in zip(prompts, known, strict=True)) if begins else 0
         if not begins or self._mask.shape[1] + new >= self._session.room:
-            check_room(longest, self._session.room)
+            _check_room(longest, self._session)
             self._forget(len(prompts))
             known, new = [0] * len(prompts), longest
         ids = np.zeros((len(prompts), new), np.int64)
@@ -149,10 +152,10 @@ class Reading:
         self._held = [[] for _ in range(rows)]
 
 
-def check_room(count: int, room: int) -> None:
+def _check_room(count: int, session: Session) -> None:
     """Refuses a prompt that leaves no room for an answer."""
-    if count >= room:
+    if count >= session.room:
         raise LengthError(
             f"The prompt makes {count} tokens and leaves no room for an answer: this model holds "
-            f"{room} in all. Shorten it, or drop earlier turns."
+            f"{session.room} in all. Shorten it, or drop earlier turns. {session.wider}"
         )

@@ -8,7 +8,7 @@ comes. Keys and values stay in the guest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +16,14 @@ import numpy as np
 from numpy import ndarray
 
 from slimsearch import artefact
+from slimsearch.artefact import Artefact
 from slimsearch.contracts import Runtime, Session
 from slimsearch.errors import InputError, ModelError
 from slimsearch.graphs import masks, outside, steps
 from slimsearch.graphs.masks import Fixed
 from slimsearch.guest import host
 from slimsearch.guest.host import Compiled, Guest
+from slimsearch.model.checkpoint import RECORD
 from slimsearch.runtimes.onnxruntime import graph_in_engine
 
 FORM = "deepsparse"
@@ -46,23 +48,35 @@ class DeepSparse(Runtime):
                 f"choose another --runtime."
             )
         steps.check(folder, record)
-        for name in ("embed_tokens", DECODE):
-            artefact.part(folder, FORM, f"{name}.onnx")
+        shapes = _shapes(folder, record)
+        artefact.part(folder, FORM, "embed_tokens.onnx")
+        outside.check(artefact.part(folder, FORM, f"{DECODE}.onnx"))  # before a word is said
         guest = Guest(self.deepsparse_python, threads)
-        return DeepSparseSession(folder, record, guest, found.sees)
+        return DeepSparseSession(found, shapes, guest)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Of an export's graphs."""
+
+    prompts: list[int]  # lengths that there are graphs for
+    blocks: int
+    cache: list[int]
+    room: int
+    windows: list[int | None]
 
 
 class DeepSparseSession(Session):
-    def __init__(self, folder: Path, record: Mapping[str, Any], guest: Guest, sees: bool):
+    def __init__(self, found: Artefact, shapes: Shapes, guest: Guest):
         self.guest, self.process = guest, guest.process
-        self._sees = sees
+        self._sees = found.sees
         self.compiled: dict[str, Compiled] = {}  # each graph that was needed, the latest of it
-        self._folder = folder
-        self._prompts: list[int] = sorted(record["prompts"])
-        self._blocks: int = record["blocks"]
-        self._cache: list[int] = record["cache"]
-        self._windows: list[int | None] = record.get("windows", [None])
-        self.room: int = record["room"]
+        self._folder = found.folder
+        self._prompts = sorted(shapes.prompts)
+        self._blocks, self._cache, self._windows = shapes.blocks, shapes.cache, shapes.windows
+        self.room = shapes.room
+        if self.room < found.room:
+            self.wider = f"With --to deepsparse --room it holds up to {found.room}."
         self._prefill = 0  # the length of the one prompt graph that is in memory
         self._filled: list[int] = []  # places taken in the cache of each row
         self._beside: dict[str, Any] = {}  # what ONNX Runtime runs
@@ -187,6 +201,31 @@ class DeepSparseSession(Session):
             self._beside[name] = graph_in_engine(file, self.guest.cores)
         engine = self._beside[name]
         return engine.run(None, {engine.get_inputs()[0].name: given})[0]
+
+
+def _shapes(folder: Path, record: Mapping[str, Any]) -> Shapes:
+    """What the exporter recorded of its graphs; refused where that is not what it writes."""
+    names = [field.name for field in fields(Shapes)]
+    told: dict[str, Any] = dict.fromkeys(names) | {"windows": [None]}  # older exports tell none
+    told |= {name: record[name] for name in names if name in record}
+    found = Shapes(**told)
+    lists = [found.prompts, found.cache, found.windows]
+    if (
+        all(isinstance(one, list) and one for one in lists)
+        and all(map(_count, (*found.prompts, *found.cache, found.blocks, found.room)))
+        and all(window is None or _count(window) for window in found.windows)
+        and found.cache[2:3] == [found.room]
+        and max(found.prompts) >= found.room
+    ):
+        return found
+    raise ModelError(
+        f"{folder / RECORD} does not say how the graphs in {folder / FORM} are shaped "
+        f"({', '.join(names)}). Restore it, or export the model again with --to deepsparse."
+    )
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 _KINDS = ("key", "value")

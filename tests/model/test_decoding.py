@@ -123,6 +123,20 @@ def test_room(seen):
     assert greedy(Counting(), [Prompt([1] * 18)], NEVER, 9) == [[18, 19]]
 
 
+@pytest.mark.parametrize("prompts", [[[]], [[1, 2], []]])
+def test_a_prompt_of_no_tokens_is_refused(prompts):
+    """As an empty one is to a tokenizer that puts nothing before it."""
+    with pytest.raises(InputError, match="makes no tokens"):
+        greedy(Counting(), [Prompt(ids) for ids in prompts], NEVER, 4)
+
+
+def test_an_engine_says_how_more_room_is_had():
+    session = Counting()
+    session.wider = "Ask for more."
+    with pytest.raises(InputError, match=r"20 in all\. Shorten it.*\. Ask for more\."):
+        greedy(session, [Prompt([1] * 20)], NEVER, 4)
+
+
 def test_tokens_are_heard_as_they_are_said():
     heard: list[tuple[int, int]] = []
     greedy(Counting(), [Prompt([7, 8, 9]), Prompt([6])], frozenset([4]), 9,
