@@ -194,7 +194,7 @@ def _lines(file: Path) -> list[tuple[Talk, list[str]]]:
             prompts = [said] if isinstance(said, str) else list(said)
             good = prompts and all(isinstance(prompt, str) for prompt in prompts)
             talk = Talk(None if shown is None else file.parent / shown)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             good, talk, prompts = False, Talk(), []
         if not good or len(prompts) != len((found or [(talk, prompts)])[0][1]):
             raise InputError(

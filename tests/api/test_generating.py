@@ -42,6 +42,7 @@ def test_a_file_of_lines(tmp_path):
 @pytest.mark.parametrize("line", [
     "{", "[]", "3", '{"image": "x.png"}', '{"prompt": 3}', '{"prompt": []}', '{"prompt": [1]}',
     '{"prompt": "a"}\n{"prompt": ["a", "b"]}', '{"prompt": "a", "image": 3}',
+    pytest.param('{"prompt": ' + "[" * 100_000, id="deep"),
 ])  # fmt: skip
 def test_lines_that_are_none(tmp_path, line):
     file = tmp_path / "asked.jsonl"
