@@ -17,7 +17,7 @@ from slimsearch import card, files
 from slimsearch.contracts import Exporter
 from slimsearch.errors import ModelError, RunError
 from slimsearch.model import checkpoint, loading
-from slimsearch.model.checkpoint import RECORD, Checkpoint, record_of
+from slimsearch.model.checkpoint import BESIDE, RECORD, Checkpoint, record_of
 from slimsearch.model.vlm import VLM
 from slimsearch.native.form import DECODER, FORM, OTHERS, Held
 from slimsearch.record import history, results
@@ -42,14 +42,15 @@ def write(
         record = {**facts, "exports": forms}
         if "hf" in exporters:
             record = thinning.told(vlm, record)
-        describe(temporary, record)
+        return describe(temporary, record)
+
+
+def describe(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes slimsearch.json and the model card, README.md; the record."""
+    record = {**facts, BESIDE: checkpoint.names_beside(folder)}
+    (folder / RECORD).write_text(files.to_json(record, indent=2), "utf-8")
+    (folder / CARD).write_text(card.text(record), "utf-8")
     return record
-
-
-def describe(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Writes slimsearch.json and the model card, README.md."""
-    (folder / RECORD).write_text(files.to_json(facts, indent=2), "utf-8")
-    (folder / CARD).write_text(card.text(facts), "utf-8")
 
 
 def renew_card(folder: Path) -> None:
@@ -136,7 +137,8 @@ class Artefact:
 
     def recorded(self, form: str) -> Mapping[str, Any]:
         """What the exporter of a form recorded."""
-        found = self.record.get("exports", {}).get(form, {})
+        forms = self.record.get("exports")
+        found = forms.get(form) if isinstance(forms, dict) else None
         return found if isinstance(found, dict) else {}
 
 

@@ -18,6 +18,7 @@ from slimsearch.settings import DEMO
 from slimsearch.shelf import PACKAGE
 
 RECORD = "slimsearch.json"  # what we say of a folder that we wrote
+BESIDE = "beside"  # in it, the files that stood beside the weights
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
@@ -124,12 +125,18 @@ def record_of(folder: Path) -> dict[str, Any]:
     """What slimsearch recorded in a folder; nothing for a folder of another's making."""
     file = folder / RECORD
     try:
-        found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    except (OSError, ValueError) as error:
+        found = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} is damaged ({error}); remove it or restore it.") from None
     if not isinstance(found, dict):
         raise ModelError(f"{file} holds no JSON object; remove it or restore it.")
     return found
+
+
+def names_beside(folder: Path) -> list[str]:
+    """The files beside the weights: configuration, tokenizer, processor, chat template."""
+    named = (file.name for file in folder.iterdir() if file.is_file() and file.suffix in COPIED)
+    return sorted({*named} - {RECORD, INDEX})
 
 
 def unreadable(folder: Path) -> str:
@@ -221,7 +228,7 @@ def _from_hub(name: str) -> Path:
 
 def _check_files(folder: Path) -> None:
     """Before anything is opened: no link out of the folder, no pipe or device, nothing endless
-    beside the weights, and no adapter of another model."""
+    beside the weights and nothing lost from there, and no adapter of another model."""
     for file in sorted(folder.iterdir()):
         if file.is_symlink() and not inside(file, folder):
             raise ModelError(f"{file} is a link out of its folder. Refused; copy the file in.")
@@ -238,6 +245,13 @@ def _check_files(folder: Path) -> None:
             f"{folder / ADAPTER} makes this an adapter of another model. Merge it into that model "
             f"first, and give the merged folder."
         )
+    told = record_of(folder).get(BESIDE)
+    for name in told if isinstance(told, list) else ():
+        if not (folder / str(name)).is_file():  # transformers would take another for it, unsaid
+            raise ModelError(
+                f"There is no {folder / str(name)}, which {RECORD} names. Copy it from the "
+                f"original model, or export that again."
+            )
 
 
 def _in_hub_cache(file: Path) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 
+from slimsearch import artefact
 from slimsearch.api import exporting, generating
 from slimsearch.api.exporting import Choices
 from slimsearch.errors import ModelError, PolicyError, ResourceError, RunError, SettingsError
@@ -32,11 +33,37 @@ def test_an_export_keeps_what_an_earlier_one_recorded(llava, tmp_path):
     assert "x/y" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_a_record_that_cannot_be_read_is_refused_by_name(llava, tmp_path):
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, None], ids=["cut", "deep", "folder"])
+def test_a_record_that_cannot_be_read_is_refused_by_name(llava, tmp_path, content):
     folder = shutil.copytree(llava, tmp_path / "model")
-    (folder / "slimsearch.json").write_text("{")
+    if content is None:
+        (folder / "slimsearch.json").mkdir()
+    else:
+        (folder / "slimsearch.json").write_text(content)
     with pytest.raises(ModelError, match=r"slimsearch\.json"):
         exporting.export(str(folder), ["hf"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["hf", "native"])
+def test_what_stood_beside_the_weights_may_not_be_lost(llava, tmp_path, form):
+    """Without its chat template a model would be asked in another's words, and nobody told."""
+    beside = {file.name for file in llava.iterdir()} - {"model.safetensors"}
+    exporting.export(str(llava), [form], tmp_path / "out")
+    for name in beside:
+        folder = shutil.copytree(tmp_path / "out", tmp_path / name)
+        (folder / name).unlink()
+        with pytest.raises(ModelError, match=f"There is no .*{name}, which slimsearch.json names"):
+            artefact.find(folder)
+    exporting.export(str(tmp_path / "out"), ["hf"], tmp_path / "again")
+    (tmp_path / "out" / "slimsearch.json").unlink()
+    assert artefact.find(tmp_path / "out").folder == tmp_path / "out"
+
+
+@pytest.mark.parametrize("exports", [None, "onnx", 3, ["onnx"], {"onnx": None}])
+def test_a_record_of_no_forms_says_nothing_of_one(llava, tmp_path, exports):
+    folder = shutil.copytree(llava, tmp_path / "model")
+    (folder / "slimsearch.json").write_text(json.dumps({"exports": exports}))
+    assert artefact.find(folder).recorded("onnx") == {}
 
 
 def test_unknown_forms_and_sources(llava, tmp_path):

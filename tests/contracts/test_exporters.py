@@ -128,6 +128,7 @@ def test_it_loads_with_plain_from_pretrained(load, source, tmp_path):
     assert torch.equal(one, two)
     recorded = json.loads((tmp_path / "out" / "slimsearch.json").read_text())
     assert recorded.pop("exports").keys() == {"hf"}
+    assert {"config.json", "tokenizer.json"} < {*recorded.pop("beside")}
     assert recorded == facts
     card = (tmp_path / "out" / "README.md").read_text()
     assert "x/y" in card
