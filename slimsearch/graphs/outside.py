@@ -30,6 +30,8 @@ def check(file: Path) -> None:
         model = load(str(file), load_external_data=False)
     except Exception as error:  # protobuf's own kinds
         raise ModelError(f"{file} is no readable ONNX graph ({error}); export it again.") from None
+    if not model.graph.node:
+        raise ModelError(f"{file} holds no graph; export it again.")
     inside = (_held(function.node) for function in model.functions)
     for tensor in chain(_tensors(model.graph), *inside):
         if tensor.data_location == TensorProto.EXTERNAL:

@@ -88,6 +88,10 @@ def test_what_is_no_graph_is_refused(graph, monkeypatch):
     graph.write_bytes(b"\xff" * 1000)
     with pytest.raises(ModelError, match="no readable ONNX graph"):
         outside.check(graph)
+    graph.write_bytes(b"")
+    with pytest.raises(ModelError, match="holds no graph"):
+        outside.check(graph)
+    graph.write_bytes(b"\xff" * 1000)
     monkeypatch.setattr(outside, "MOST", 1000)
     with pytest.raises(ModelError, match="larger than 2 GB"):
         outside.check(graph)
