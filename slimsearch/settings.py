@@ -305,22 +305,16 @@ def read(file: Path, needed: Iterable[str] = ()) -> Settings:
         raise SettingsError(f"{file} is no readable TOML file: {error}.") from None
     if missing := sorted(set(needed) - set(found)):
         raise SettingsError(f"{file} lacks '{missing[0]}': it was cut short. Restore it.")
-    return change(Settings(), found, str(file))
+    chosen = _replaced(Settings(), found, str(file))
+    try:
+        return checked(chosen)
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {error}") from None
 
 
 def change(settings: Settings, values: dict[str, Any], origin: str) -> Settings:
     """A copy with some values replaced, each checked; `origin` names their source in errors."""
-    known = get_type_hints(Settings)
-    for key, value in values.items():
-        if key not in known:
-            raise SettingsError(f"{origin} has an unknown key '{key}'.{did_you_mean(key, known)}")
-        if known[key] is float and type(value) is int:
-            values = values | {key: float(value)}
-        elif type(value) is not known[key]:
-            raise SettingsError(
-                f"{origin}: '{key}' must be {_TYPE_NAMES[known[key]]}, found {value!r}."
-            )
-    return checked(replace(settings, **values))
+    return checked(_replaced(settings, values, origin))
 
 
 def checked(settings: Settings) -> Settings:
@@ -379,3 +373,18 @@ _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: 
 def _one_of(value: str, key: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise SettingsError(f"{key} = '{value}' cannot be.{did_you_mean(value, known)}")
+
+
+def _replaced(settings: Settings, values: dict[str, Any], origin: str) -> Settings:
+    """A copy with some values replaced, each known and of its type."""
+    known = get_type_hints(Settings)
+    for key, value in values.items():
+        if key not in known:
+            raise SettingsError(f"{origin} has an unknown key '{key}'.{did_you_mean(key, known)}")
+        if known[key] is float and type(value) is int:
+            values = values | {key: float(value)}
+        elif type(value) is not known[key]:
+            raise SettingsError(
+                f"{origin}: '{key}' must be {_TYPE_NAMES[known[key]]}, found {value!r}."
+            )
+    return replace(settings, **values)

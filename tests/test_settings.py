@@ -104,6 +104,14 @@ def test_values_that_cannot_be_are_refused(key, value):
         checked(replace(Settings(), **{key: value}))
 
 
+@pytest.mark.parametrize("line", ["rounds = 0", "ratio = 1.5", "dtype = 'int3'"])
+def test_values_that_cannot_be_are_refused_by_their_file(tmp_path, line):
+    file = tmp_path / "mine.toml"
+    file.write_text(line)
+    with pytest.raises(SettingsError, match=rf"^{file}: {line.split()[0]} = .* cannot be"):
+        read(file)
+
+
 def test_a_whole_number_will_do_for_a_number():
     found = change(Settings(), {"eta": 2}, "here")
     assert found.eta == 2.0
