@@ -1,11 +1,14 @@
 """What comes from elsewhere does not take the machine over: refused before it is opened."""
 
 import ast
+import errno
 import json
 import os
 import pickle
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import zlib
@@ -27,8 +30,9 @@ from slimsearch.calibration.pictures import check_picture
 from slimsearch.calibration.recipe import FileText
 from slimsearch.calibration.textfile import read_text
 from slimsearch.calibration.texts import LIMIT, gather_texts
+from slimsearch.calibration.turns import Turn
 from slimsearch.errors import CalibrationError, InputError, ModelError, RunError, SettingsError
-from slimsearch.model import checkpoint, conversation, loading, senses
+from slimsearch.model import checkpoint, confining, conversation, loading, senses
 from slimsearch.model.checkpoint import INDEX, RECORD, SINGLE
 from slimsearch.privacy import SWITCHES
 from slimsearch.record import history
@@ -155,6 +159,35 @@ def test_a_pipe_in_a_model_folder_is_refused_unopened(copied, name):
         checkpoint.find(str(copied))
 
 
+def test_weights_and_pictures_that_may_not_be_read_are_not_called_damaged(
+    llava, tmp_path, monkeypatch
+):
+    tiny.picture(1).save(tmp_path / "one.png")
+
+    def kept_back(file: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+
+    def opened(file: Path, *given: str, **named: str) -> object:
+        return kept_back(file) if file.name == SINGLE else open(file, *given, **named)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(Image, "open", kept_back)
+    with pytest.raises(ModelError, match=f"{SINGLE} cannot be read: Permission denied"):
+        checkpoint.find(str(llava))
+    with pytest.raises(CalibrationError, match=r"one\.png cannot be read: Permission denied"):
+        check_picture(tmp_path / "one.png", "here")
+
+
+@pytest.mark.parametrize("target", ["{itself}", "gone"])
+def test_a_shard_that_links_to_itself_or_to_nothing_is_missing(llava_16, tmp_path, target):
+    folder = shutil.copytree(llava_16, tmp_path / "model")
+    name = "model-00001-of-00002.safetensors"
+    (folder / name).unlink()
+    (folder / name).symlink_to(target.format(itself=name))
+    with pytest.raises(ModelError, match=f"{name} is missing though {INDEX} names it"):
+        checkpoint.find(str(folder))
+
+
 def test_the_file_that_is_checked_is_the_file_that_is_loaded(llava, tmp_path):
     """With both at hand transformers takes the single file; so do we."""
     folder = shutil.copytree(llava, tmp_path / "model")
@@ -199,6 +232,69 @@ def test_a_chat_template_that_does_harm_or_fails_is_refused(copied, template, sa
     (copied / "chat_template.jinja").write_text(template)
     with pytest.raises(ModelError, match=rf"its chat template fails \({said}"):
         conversation.load(checkpoint.find(str(copied)))
+
+
+ENDLESS = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+TOWERING = "{% set n = messages|length + 8 %}{{ n ** (n ** n) }}"  # jinja reckons constants at once
+GROWING = (
+    "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "seconds", "said"),
+    [(ENDLESS, 0.2, "has not ended after 0.2 seconds"),
+     (TOWERING, 0.2, "has not ended after 0.2 seconds"),
+     (GROWING, 99, "asks for more than 1 GiB"),
+     ("{{ 'x' * 9999999999 }}", 99, "asks for more than 1 GiB")],
+)  # fmt: skip
+def test_a_chat_template_that_takes_too_much_is_refused(
+    copied, monkeypatch, template, seconds, said
+):
+    """When it is tried, and where it waits for another conversation than that."""
+    monkeypatch.setattr(confining, "SECONDS", seconds)
+    before = resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGPROF)
+    file = copied / "chat_template.jinja"
+    mark, begin = "later", file.read_text()
+    file.write_text(template)
+    with pytest.raises(ModelError, match=rf"model: the chat template {said}.*Copy chat_template"):
+        conversation.load(checkpoint.find(str(copied)))
+    file.write_text(
+        f"{{% if messages[0]['content'][-1]['text'] == '{mark}' %}}{template}{{% endif %}}{begin}"
+    )
+    speech = conversation.load(checkpoint.find(str(copied)))
+    with pytest.raises(ModelError, match=f"the chat template {said}"):
+        speech.render([Turn(mark, None)], 0)
+    after = resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGPROF)
+    assert (after, signal.getitimer(signal.ITIMER_PROF)[0]) == (before, 0)
+
+
+@pytest.mark.parametrize("template", ["hello", "{{ messages[0]['content'][-1]['text'] }}"])
+def test_a_chat_template_without_question_or_answer_is_refused(copied, template):
+    (copied / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelError, match=r"its chat template makes '.*': not both are in it. Copy"):
+        conversation.load(checkpoint.find(str(copied)))
+
+
+def test_a_picture_s_mark_in_a_question_is_refused_and_not_taken_for_one(llava):
+    speech = conversation.load(checkpoint.find(str(llava)))
+    with pytest.raises(InputError, match=r"The question 'a <image> b' holds '<image>', which"):
+        speech.render([Turn("What?", "This."), Turn("a <image> b", None)], 1)
+
+
+def test_an_answer_that_the_chat_template_changes_is_named(copied, small, tmp_path):
+    """As those of models that think do with all up to </think>."""
+    file = copied / "chat_template.jinja"
+    file.write_text(file.read_text().replace("part['text'] }}", "part['text'].split('|')[-1] }}"))
+    tiny.picture(1).save(tmp_path / "one.png")
+    pairs = tmp_path / "thoughts.json"
+    pairs.write_text(json.dumps([{"image": "one.png", "question": "What?", "answer": "well|red"}]))
+    chosen = replace(small, model=str(copied), pairs=str(pairs), out=str(tmp_path / "run"))
+    with pytest.raises(
+        CalibrationError, match=r"record 1: .*changes the answer 'well\|red'\. Write"
+    ):
+        runs.search(chosen, Watch())
 
 
 def _rewritten(file: Path, **changes: object) -> None:

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from slimsearch.calibration import Pair, Turn
 from slimsearch.contracts import Architecture
-from slimsearch.errors import CalibrationError, ModelError
+from slimsearch.errors import CalibrationError, InputError, ModelError
 from slimsearch.model import senses
 from slimsearch.model.batch import IGNORED, Batch, batches_of
 from slimsearch.model.checkpoint import Checkpoint
+from slimsearch.model.confining import COPY, confined
 from slimsearch.model.decoding import Prompt, greedy
 from slimsearch.model.loading import architecture_of, config_of, quiet_transformers, refused
 from slimsearch.model.resident import Resident
@@ -36,6 +37,7 @@ PICTURES_AT_ONCE = 16
 READ = "tokenizer.json and tokenizer_config.json"
 LOOKED = f"processor_config.json, preprocessor_config.json, {READ}"
 TRIED = (64, 48)  # the size of a picture to try the processor with
+TRIAL = Turn("What is it?", "A trial.")  # to try the chat template with
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,26 @@ class Speech:
     def render(self, turns: Sequence[Turn], answered: int, pictured: bool = True) -> str:
         """The first `answered` turns whole, then the next question, if there is one, waiting."""
         messages: list[dict[str, Any]] = []
+        assert self.processor is not None
         for index, turn in enumerate(turns[: answered + 1]):
+            if self.processor.image_token in turn.question:
+                raise InputError(
+                    f"The question {turn.question!r:.80} holds {self.processor.image_token!r}, "
+                    f"which stands for a picture to this model. Leave it out: the chat template "
+                    f"puts it where it belongs."
+                )
             picture = [{"type": "image"}] if pictured and index == 0 else []
             question = [*picture, {"type": "text", "text": turn.question}]
             messages.append({"role": "user", "content": question})
             if index < answered:
                 answer = [{"type": "text", "text": turn.answer}]
                 messages.append({"role": "assistant", "content": answer})
-        assert self.processor is not None
-        return self.processor.apply_chat_template(
-            messages,
-            chat_template=self.processor.chat_template or self.architecture.template,
-            add_generation_prompt=answered < len(turns),
-        )
+        with confined():
+            return self.processor.apply_chat_template(
+                messages,
+                chat_template=self.processor.chat_template or self.architecture.template,
+                add_generation_prompt=answered < len(turns),
+            )
 
     def text_ids(self, turns: Sequence[Turn]) -> list[int]:
         """A text-only conversation up to its last question; one after the other where the
@@ -120,9 +129,10 @@ class Speech:
             for role, part in (("user", turn.question), ("assistant", turn.answer))
             if part is not None
         ]
-        text = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
+        with confined():
+            text = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
@@ -153,12 +163,19 @@ def load(checkpoint: Checkpoint) -> Speech:
 def _check_template(checkpoint: Checkpoint, speech: Speech) -> None:
     """Tries the chat template, which is a program of the checkpoint's, run in a sandbox."""
     try:
-        speech.render([Turn("?", "!")], 1)
+        said = speech.render([TRIAL], 1)
+    except ModelError as error:  # it takes too much
+        raise ModelError(f"{checkpoint.folder}: {error}") from error
     except Exception as error:  # whatever a template can do wrong
         raise ModelError(
             f"{checkpoint.folder}: its chat template fails ({type(error).__name__}: {error}). "
-            f"Copy chat_template.jinja and tokenizer_config.json from the original model."
+            f"{COPY}"
         ) from error
+    if any(part not in said for part in (TRIAL.question, TRIAL.answer or "")):
+        raise ModelError(
+            f"{checkpoint.folder}: its chat template makes {said!r:.80} of the question "
+            f"{TRIAL.question!r} and the answer {TRIAL.answer!r}: not both are in it. {COPY}"
+        )
 
 
 def _check_picture_token(checkpoint: Checkpoint, speech: Speech) -> None:
@@ -255,7 +272,7 @@ def _row(vlm: VLM, speech: Speech, pair: Pair, shown: Shown, look: Look) -> Batc
         raise CalibrationError(
             f"{pair.origin} makes {length} tokens; this model reads {longest} at most. Shorten it."
         )
-    ids, owner = _spoken(speech, pair.turns[:fits], shown)
+    ids, owner = _spoken(speech, replace(pair, turns=pair.turns[:fits]), shown)
     return _batch(ids, owner, look, vlm.device)
 
 
@@ -265,14 +282,21 @@ def _length(speech: Speech, turns: Sequence[Turn], shown: Shown) -> int:
     return len(_tokenized(speech, text, shown)["input_ids"])
 
 
-def _spoken(speech: Speech, turns: Sequence[Turn], shown: Shown) -> tuple[list[int], list[int]]:
+def _spoken(speech: Speech, pair: Pair, shown: Shown) -> tuple[list[int], list[int]]:
     """Tokens of a whole conversation, and for each token the answer it belongs to, or -1."""
+    turns = pair.turns
     text, end = _ended(speech, speech.render(turns, len(turns)))
     ids, places = _placed(speech, text, shown)
     owner = [-1] * len(ids)
     for k, turn in enumerate(turns):
         first = _agreeing(text, speech.render(turns, k))
-        last = text.index(turn.answer or "", first) + len(turn.answer or "")
+        answer = turn.answer or ""
+        if (begins := text.find(answer, first)) < 0:
+            raise CalibrationError(
+                f"{pair.origin}: the model's chat template leaves out or changes the answer "
+                f"{answer!r:.80}. Write it otherwise, or drop the record."
+            )
+        last = begins + len(answer)
         last += len(end) if text.startswith(end, last) else 0
         for token, (start, stop) in enumerate(places):
             if start < last and stop > first:
