@@ -84,6 +84,11 @@ def _refused(file: Path, origin: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise CalibrationError(f"{origin}: there is no picture {file}. Put it there.") from None
+    except PermissionError as error:
+        raise CalibrationError(
+            f"{origin}: the picture {file} cannot be read: {error.strerror}. Give yourself the "
+            f"right to it (chmod) or drop the record."
+        ) from None
     except Image.DecompressionBombError:
         most = f"{MOST_PIXELS // 1_000_000} million pixels are the most"
         raise _too_large(file, origin, f"is a decompression bomb; {most}") from None

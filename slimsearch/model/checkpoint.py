@@ -2,6 +2,7 @@
 with some tensors replaced. Only safetensors is ever opened."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def beside(folder: Path) -> Checkpoint:
 
 def inside(file: Path, folder: Path) -> bool:
     """Whether a file is in a folder once links are followed, or a link into the hub's own cache."""
-    return file.resolve().is_relative_to(folder.resolve()) or _in_hub_cache(file)
+    return _followed(file).is_relative_to(_followed(folder)) or _in_hub_cache(file)
 
 
 def _overwrite(shard: Path, changed: Mapping[str, Tensor]) -> None:
@@ -257,8 +258,13 @@ def _check_files(folder: Path) -> None:
 def _in_hub_cache(file: Path) -> bool:
     """True for <cache>/models--x--y/snapshots/<revision>/name -> ../../blobs/<hash>."""
     snapshots = file.absolute().parent.parent
-    blobs = (snapshots.parent / "blobs").resolve()
-    return snapshots.name == "snapshots" and file.resolve().parent == blobs
+    blobs = _followed(snapshots.parent / "blobs")
+    return snapshots.name == "snapshots" and _followed(file).parent == blobs
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead; unlike Path.resolve, never raises, also where they lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _shards(folder: Path) -> dict[str, str]:
@@ -300,8 +306,13 @@ def _check_whole(folder: Path, shards: Mapping[str, str]) -> None:
 
 def _keys(file: Path) -> Iterable[str]:
     try:
+        file.open("rb").close()  # of what may not be read safetensors says that it is missing
         with safe_open(file, "pt") as shard:
             kinds = {key: shard.get_slice(key).get_dtype() for key in shard.keys()}  # noqa: SIM118
+    except PermissionError as error:
+        raise ModelError(
+            f"{file} cannot be read: {error.strerror}. Give yourself the right to it (chmod)."
+        ) from None
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{file} is damaged or cut short ({error}); fetch the model again."
