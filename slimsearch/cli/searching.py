@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from slimsearch import display
@@ -68,12 +69,15 @@ def _carry_out(folder: Path, work: Callable[[Display], Result], as_json: bool) -
 def _next(result: Result) -> list[str]:
     sees = any("accuracy" in row.figures for row in result.table)
     picture = " --image picture.png" if sees else ""
+    folder, best, model = (
+        quote(str(place)) for place in (result.folder, result.folder / "best.toml", result.model)
+    )
     return [
-        f"slimsearch show {result.folder / 'best.toml'}",
-        f"slimsearch status {result.folder}",
-        f"slimsearch report {result.folder}",
-        f"slimsearch generate {result.model} --prompt 'your question'{picture}",
-        f"slimsearch export {result.folder} --to hf --out FOLDER",
+        f"slimsearch show {best}",
+        f"slimsearch status {folder}",
+        f"slimsearch report {folder}",
+        f"slimsearch generate {model} --prompt 'your question'{picture}",
+        f"slimsearch export {folder} --to hf --out FOLDER",
     ]
 
 

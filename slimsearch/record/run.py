@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any, NoReturn
 
 from safetensors import SafetensorError
@@ -368,7 +369,7 @@ def _locked(folder: Path) -> int:
             os.close(handle)
             raise RunError(
                 f"{folder} is in use by another process. Wait for it, or watch it with "
-                f"slimsearch status {folder}."
+                f"slimsearch status {quote(str(folder))}."
             ) from None
 
 

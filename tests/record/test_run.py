@@ -202,6 +202,12 @@ def test_what_a_killed_process_had_half_written_is_swept_away(folder):
     assert [path for path in folder.rglob("*") if path.name.endswith(".partial")] == []
 
 
+def test_a_run_in_use_is_named_as_a_shell_takes_it(folder):
+    moved = folder.rename(folder.with_name("my first"))
+    with run.reopen(moved), pytest.raises(RunError, match=f"slimsearch status '{moved}'"):
+        run.reopen(moved)
+
+
 def test_two_at_once_are_kept_apart(folder):
     with run.reopen(folder), pytest.raises(RunError, match="in use by another process"):
         run.reopen(folder)
