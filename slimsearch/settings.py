@@ -134,8 +134,8 @@ class Settings:
     drift_ridge: float = _setting(
         -1.0,
         "Finalists follow what pruned inputs lost against dense ones, held back by this share of "
-        "the Hessian's mean diagonal; 0: not at all, as published. -1: 3, and 0 in prune and with "
-        "--exact.",
+        "the Hessian's mean diagonal; 0: not at all, as published. -1: 3, and 0 in prune, with "
+        "--exact and by a solver that mends nothing.",
         -1,
         1e6,
     )

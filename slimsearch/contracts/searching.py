@@ -72,6 +72,7 @@ class Solver(ABC):
     """
 
     by_set: ClassVar[bool] = False  # it reads `hessian.parts`, a diagonal for each calibration set
+    mends: ClassVar[bool] = True  # else kept weights stay as they were, and follow no drift either
 
     @abstractmethod
     def prune(self, weights: Tensor, hessian: Hessian, levels: Sequence[float]) -> list[Pruned]: ...

@@ -22,7 +22,7 @@ from slimsearch.record.run import Run
 from slimsearch.searching import picking, ranks
 from slimsearch.searching.loop import Loop, Position, note_raised, score_all
 from slimsearch.searching.watch import Watch
-from slimsearch.settings import Settings, polish_of
+from slimsearch.settings import polish_of
 from slimsearch.surgery.exact import prune_exactly
 from slimsearch.surgery.level_store import Packed
 from slimsearch.teaching.training import Course, Trainer
@@ -234,14 +234,15 @@ def prune_policy(
         loop.tokens,
         advance,
         loop.settings.true_sequential,
-        _ridge(loop.settings, published),
+        _ridge(loop, published),
     )
 
 
-def _ridge(settings: Settings, published: bool) -> float:
+def _ridge(loop: Loop, published: bool) -> float:
     """How far matrices are held back from following the drift of their inputs; 0: they do not."""
-    chosen = settings.drift_ridge
-    return chosen if chosen >= 0 else 0.0 if published or settings.exact else RIDGE
+    chosen = loop.settings.drift_ridge
+    as_published = published or loop.settings.exact or not loop.solver.mends
+    return chosen if chosen >= 0 else 0.0 if as_published else RIDGE
 
 
 def _polish(loop: Loop) -> str:

@@ -20,6 +20,7 @@ from slimsearch.surgery.masks import groups, lowest_of_groups, lowest_per_row, w
 @dataclass(frozen=True)
 class AlphaSubnet(Solver):
     by_set: ClassVar[bool] = True
+    mends: ClassVar[bool] = False
     keep: str = ""  # "2:4" keeps two of every four neighbours in a row
 
     def prune(self, weights: Tensor, hessian: Hessian, levels: Sequence[float]) -> list[Pruned]:

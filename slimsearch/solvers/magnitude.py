@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from slimsearch.surgery.masks import groups, lowest, lowest_of_groups, without
 
 @dataclass(frozen=True)
 class Magnitude(Solver):
+    mends: ClassVar[bool] = False
     keep: str = ""  # "2:4" keeps two of every four neighbours in a row
 
     def prune(self, weights: Tensor, hessian: Hessian, levels: Sequence[float]) -> list[Pruned]:

@@ -6,6 +6,7 @@ A pure function of the seed and the shape; a higher level also removes what a lo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from slimsearch.surgery.masks import groups, lowest, lowest_of_groups, without
 
 @dataclass(frozen=True)
 class Random(Solver):
+    mends: ClassVar[bool] = False
     seed: int = 0
     keep: str = ""  # "2:4" keeps two of every four neighbours in a row
 

@@ -5,6 +5,7 @@ Wanda, equation 1. A dead input column scores 0 and so goes first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from slimsearch.surgery.masks import groups, lowest_of_groups, lowest_per_row, w
 
 @dataclass(frozen=True)
 class Wanda(Solver):
+    mends: ClassVar[bool] = False
     keep: str = ""  # "2:4" keeps two of every four neighbours in a row
 
     def prune(self, weights: Tensor, hessian: Hessian, levels: Sequence[float]) -> list[Pruned]:

@@ -111,6 +111,20 @@ def test_the_uniform_baseline_is_uniform(played):
     assert set(shares.values()) == {0.5}
 
 
+@pytest.mark.parametrize(
+    "solver", ["wanda", "magnitude", "magnitude_row", "random", "alpha_subnet"]
+)
+def test_what_a_plain_mask_keeps_stays_as_it_was(small, solver):
+    """Finalists of solvers that mend nothing do not follow the drift of their inputs either."""
+    bench = assembly.load(inputs.gather(replace(small, policy="uniform", solver=solver)), Watch())
+    loop = bench.loop
+    finish.prune_policy(loop, finish.uniform(loop))
+    for name, found in weights(loop).items():
+        dense = loop.evaluator.vlm.from_disk(name)
+        assert torch.equal(found, torch.where(found == 0, 0.0, dense)), name
+        assert int((found == 0).sum()) == found.numel() // 2
+
+
 def test_polishing_never_makes_held_back_pairs_worse_and_rounds_to_disk(played):
     bench = played[0]
     found = crowned(played)
