@@ -23,7 +23,7 @@ except Stopped as stop:
 LOOP = "while True: time.sleep(0.01)"
 DEAF = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # one call, for minutes
 GREEDY = "collections.deque(itertools.repeat(0), maxlen=0)"  # for ever; no other thread gets to run
-ENDING = f"atexit.register(lambda: {DEAF})\n        {LOOP}"
+ENDING = f"atexit.register(lambda: {DEAF}); print('set', flush=True)\n        {LOOP}"
 LOST = """
         class Dying:
             def __del__(self):
@@ -64,6 +64,7 @@ def busy(process: subprocess.Popen) -> None:
     """Waits until it is deep in a call."""
     begun = ticks(process)
     while ticks(process) < begun + 20:
+        assert process.poll() is None, "it has ended"
         time.sleep(0.01)
 
 
@@ -108,6 +109,7 @@ def test_the_second_waits_for_no_lock_of_the_interpreters(number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_leaves_at_once_when_the_interpreter_winds_down(number):
     with started(ENDING) as process:
+        assert process.stdout.readline() == "set\n"
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "stopped\n"
         busy(process)
