@@ -241,7 +241,8 @@ def _race(
     def measure(some: Sequence[Candidate], share: float) -> list[Score]:
         return score_all(loop, run, watch, position, some, share)
 
-    return race.race(candidates, loop.shares, measure)
+    sure = {c.name for c in candidates if run.score_of(c, position.projector, 1.0) is not None}
+    return race.race(candidates, loop.shares, measure, sure)
 
 
 def score_all(

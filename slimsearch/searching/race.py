@@ -2,12 +2,12 @@
 
 Every candidate of a race sees the same rows, so what one has over another is theirs and not the
 draw's. One that drops out keeps its place: its total is the winner's on all of the calibration
-plus what it lost to the winner where both were measured last.
+plus what it lost, where it was measured last, to the best there of those that went all the way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -33,8 +33,16 @@ def rungs(setting: str) -> tuple[float, ...]:
     return (*shares, 1.0)
 
 
-def race(candidates: Sequence[Candidate], shares: Sequence[float], measure: Measure) -> list[Score]:
-    """A score for every candidate, in their order; at least one is measured on everything."""
+def race(
+    candidates: Sequence[Candidate],
+    shares: Sequence[float],
+    measure: Measure,
+    sure: Collection[str] = (),
+) -> list[Score]:
+    """A score for every candidate, in their order; at least one is measured on everything.
+
+    Those named `sure` never drop out: what they score on everything is known already.
+    """
     found: dict[str, list[Score]] = {candidate.name: [] for candidate in candidates}
     running = list(candidates)
     for share in shares:
@@ -42,13 +50,13 @@ def race(candidates: Sequence[Candidate], shares: Sequence[float], measure: Meas
         for score in scores:
             found[score.candidate].append(score)
         sound = sorted((s for s in scores if s.ok), key=lambda score: score.total)
-        on = {score.candidate for score in sound[: ceil(PROMOTED * len(running))]}
+        on = {score.candidate for score in sound[: ceil(PROMOTED * len(running))]}.union(sure)
         running = [candidate for candidate in running if candidate.name in on]
     finished = [scores for scores in found.values() if len(scores) == len(shares) and scores[-1].ok]
     if not finished:
         return [scores[-1] for scores in found.values()]
-    winner = min(finished, key=lambda scores: scores[-1].total)
-    return [_placed(scores, winner) for scores in found.values()]
+    least = [min(scores[rung].total for scores in finished) for rung in range(len(shares))]
+    return [_placed(scores, least) for scores in found.values()]
 
 
 def measurements(candidates: int, shares: Sequence[float]) -> list[int]:
@@ -59,7 +67,7 @@ def measurements(candidates: int, shares: Sequence[float]) -> list[int]:
     return found
 
 
-def _placed(scores: Sequence[Score], winner: Sequence[Score]) -> Score:
+def _placed(scores: Sequence[Score], least: Sequence[float]) -> Score:
     """The last score, its total as it would be on all of the calibration."""
     last = scores[-1]
-    return replace(last, total=winner[-1].total + last.total - winner[len(scores) - 1].total)
+    return replace(last, total=least[-1] + last.total - least[len(scores) - 1])

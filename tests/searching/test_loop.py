@@ -127,6 +127,13 @@ def test_weights_are_the_neighbour_density_of_the_rounds_candidates(played):
         assert done.champion == min(done.scores, key=lambda score: score.total)
 
 
+def test_no_round_crowns_worse_than_the_one_before_while_the_projector_stays(play_in, tmp_path):
+    """A survivor that is known on everything is not dropped for what it scores on a part."""
+    play_in(tmp_path / "run", rounds=6, patience=0, projector_steps=0)
+    totals = [done.champion.total for done in rounds_of(tmp_path / "run")]
+    assert totals == sorted(totals, reverse=True)
+
+
 def test_names_say_the_round_and_the_place(played):
     for done in rounds_of(played[3]):
         new = [s.candidate for s in done.scores if s.candidate.startswith(f"{done.index}-")]
@@ -200,7 +207,7 @@ def test_without_patience_every_round_is_played(play_in, tmp_path):
     play_in(tmp_path / "run", rounds=8, patience=0, survivors=2)
     found = rounds_of(tmp_path / "run")
     assert len(found) == 8
-    assert any(idle(found[:end]) > 1 for end in range(1, 9)), "no round was idle: nothing tested"
+    assert any(idle(found[:end]) for end in range(1, 9)), "no round was idle: nothing tested"
 
 
 def test_a_front_is_searched_for_to_the_end(play_in, tmp_path):

@@ -43,6 +43,14 @@ def test_the_better_go_on():
     assert measurements(10, (0.1, 0.5, 1.0)) == [10, 4, 2]
 
 
+def test_who_is_sure_does_not_drop_out():
+    """The worst of all on parts, the best on everything."""
+    measure, asked = measuring(lambda genes, share: -1.0 if (genes, share) == (9, 1.0) else genes)
+    found = race(field(10), (0.1, 0.5, 1.0), measure, {"1-09"})
+    assert asked == [(0.1, list(range(10))), (0.5, [0, 1, 2, 3, 9]), (1.0, [0, 1, 9])]
+    assert min(found, key=lambda score: score.total).candidate == "1-09"
+
+
 def test_scores_keep_their_order_and_their_share():
     measure, _ = measuring(lambda genes, share: float(9 - genes))
     scores = race(field(10), (0.5, 1.0), measure)
