@@ -43,15 +43,11 @@ class Choices:
 def check(choices: Choices, forms: Sequence[str]) -> None:
     """Refuses a choice that none of these forms has, so that what was asked is not lost unsaid."""
     for choice in fields(choices):
-        given = getattr(choices, choice.name)
-        known = {
-            name: hasattr(plugins.find("exporters", name), choice.name)
-            for name in (*forms, *plugins.names("exporters"))
-        }
-        if given != choice.default and not any(known[form] for form in forms):
+        if getattr(choices, choice.name) != choice.default and not _having(choice.name, forms):
             raise SettingsError(
                 f"--{choice.name} says nothing to --to {' --to '.join(forms)}. Leave it out, or "
-                f"add a form that has it: {', '.join(form for form in known if known[form])}."
+                f"add a form that has it: "
+                f"{', '.join(_having(choice.name, plugins.names('exporters')))}."
             )
 
 
@@ -91,6 +87,10 @@ def export(
         results.copy(evaluated, folder / results.FOLDER)
         artefact.renew_card(folder)
     return record
+
+
+def _having(choice: str, forms: Sequence[str]) -> list[str]:
+    return [form for form in forms if hasattr(plugins.find("exporters", form), choice)]
 
 
 def _check_said(source: str, by: Settings, exporters: Mapping[str, Exporter]) -> None:
@@ -150,12 +150,7 @@ def _is_packed(source: Path) -> bool:
 @contextmanager
 def _unpacked(source: Path, beside: Path) -> Iterator[str]:
     """A native export as a model folder that vanishes afterwards."""
-    with files.writing(beside):
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        place = TemporaryDirectory(
-            prefix=f".{beside.name}-", suffix=files.PARTIAL, dir=beside.parent
-        )
-    with place as folder:
+    with _place(beside) as folder:
         unpack(artefact.find(source).native(), Path(folder))
         yield folder
 
@@ -164,11 +159,7 @@ class _Pruned(AbstractContextManager[str]):
     """A model pruned by a policy, in a folder that vanishes afterwards."""
 
     def __init__(self, settings: Settings, beside: Path, watch: Watch):
-        with files.writing(beside):
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            self._place = TemporaryDirectory(
-                prefix=f".{beside.name}-", suffix=files.PARTIAL, dir=beside.parent
-            )
+        self._place = _place(beside)
         self._settings, self._watch = settings, watch
 
     def __enter__(self) -> str:
@@ -181,6 +172,15 @@ class _Pruned(AbstractContextManager[str]):
 
     def __exit__(self, *_: object) -> None:
         self._place.cleanup()
+
+
+def _place(beside: Path) -> TemporaryDirectory[str]:
+    """A folder that vanishes, next to the one that will be written."""
+    with files.writing(beside):
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(
+            prefix=f".{beside.name}-", suffix=files.PARTIAL, dir=beside.parent
+        )
 
 
 def _stored_dtype(found: Checkpoint) -> str:

@@ -39,6 +39,7 @@ class Evaluator:
         self._slices = [  # what each share adds to the one before
             calibrated.part(share, beyond) for beyond, share in pairwise((0.0, *self.shares))
         ]
+        self._targets = [(_targets(some.texts), _targets(some.pairs)) for some in self._slices]
         for term in terms.values():
             for some in self._slices:
                 term.prepare(vlm, some)
@@ -123,14 +124,14 @@ class Evaluator:
             return before.terms[name]
         term = self.terms[name]
         values, targets = [], []
-        for until, some in zip(self.shares, self._slices, strict=True):
+        for until, some, counts in zip(self.shares, self._slices, self._targets, strict=True):
             if until > share:
                 break
             if before is not None and until <= before.share:
                 values.append(before.terms[name])
             else:
                 values.append(term.measure(self.vlm, some))
-            targets.append(_targets(some.pairs if term.needs_pairs else some.texts))
+            targets.append(counts[term.needs_pairs])
         if not any(targets):
             return values[0]
         return sum(v * n for v, n in zip(values, targets, strict=True) if n) / sum(targets)

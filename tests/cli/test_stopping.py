@@ -81,29 +81,27 @@ def test_the_first_signal_is_an_exception(number):
     assert (said, process.returncode) == ("stopped\n", 128 + number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_leaves_at_once_whatever_goes_on(number):
-    with started(DEAF) as process:
+def stopped_twice(body: str, first: int, second: int) -> tuple[str, int]:
+    """What is said, and the exit code, of what sees neither signal."""
+    with started(body) as process:
         busy(process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(first)
         time.sleep(0.5)
         assert process.poll() is None, "the call was interrupted, so nothing is tested"
-        process.send_signal(number)
+        process.send_signal(second)
         said, _ = process.communicate(timeout=60)
-    assert (said, in_a_shell(process)) == ("", 128 + number)
+    return said, in_a_shell(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_leaves_at_once_whatever_goes_on(number):
+    assert stopped_twice(DEAF, signal.SIGINT, number) == ("", 128 + number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_waits_for_no_lock_of_the_interpreters(number):
     """A library that is being loaded holds it for seconds."""
-    with started(GREEDY) as process:
-        busy(process)
-        process.send_signal(number)
-        time.sleep(0.5)
-        assert process.poll() is None, "the call was interrupted, so nothing is tested"
-        process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
-    assert (said, in_a_shell(process)) == ("", 128 + number)
+    assert stopped_twice(GREEDY, number, number) == ("", 128 + number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
