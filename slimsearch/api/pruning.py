@@ -88,7 +88,8 @@ def _check_same(run: Path, given: Given) -> None:
 
 
 def _prune_resident(given: Given, folder: Path, watch: Watch) -> PrunedModel:
-    bench = assembly.load(given, watch)
+    untrained = replace(given.settings, projector_steps=0, polish="none")
+    bench = assembly.load(replace(given, settings=untrained), watch)
     loop, vlm = bench.loop, bench.loop.evaluator.vlm
     policy = _only_policy(loop.space, given)
     examiner = Examiner(loop, bench.tasks, bench.held_out, watch)
