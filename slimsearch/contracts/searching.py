@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from slimsearch.model.batch import Calibrated
     from slimsearch.model.vlm import VLM
     from slimsearch.policy import Body, Gene, Table
-    from slimsearch.record.candidate import Candidate, Genes, Hints, Score
+    from slimsearch.record.candidate import Candidate, Genes, Hints, Outlook, Score
     from slimsearch.searching.evaluate import Evaluator
     from slimsearch.surgery.hessian import Hessian
     from slimsearch.surgery.level_store import LevelStore
@@ -146,16 +146,24 @@ class Strategy(ABC):
     Before the first round, `start` is told the `allocations` that it named and what each gene is
     predicted to cost. A round: `ask()` gives fresh genes; the search scores them, and `survivors`
     again when the projector has moved; `tell(scores)` takes all of those: totals, terms and genes.
+    Where it `looks_ahead`, `turn` is told before each round what changes of the champion would cost
+    (before the first, of the optimal allocation); without a level store nothing is told, and what
+    is told is empty where gradients take too much memory.
     """
 
     allocations: ClassVar[tuple[str, ...]] = ()  # names of allocation.py that it begins with
     weighs_terms: ClassVar[bool] = False  # it looks at each term by itself, not at the total
+    looks_ahead: ClassVar[bool] = False  # it wants an outlook from each round's champion
 
     @abstractmethod
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int): ...
 
     def start(self, hints: Hints) -> None:
         """Called once before the first `ask`."""
+        return None
+
+    def turn(self, outlook: Outlook) -> None:
+        """Called before the `ask` of a round."""
         return None
 
     @abstractmethod

@@ -30,7 +30,8 @@ from slimsearch.routes.kinds import PICTURE, PROMPT
 from slimsearch.routes.passage import Passage
 from slimsearch.routes.route import Route, plain
 
-LOGIT_ROWS = 1024  # positions whose logits are held at once
+MOST_ROWS, LEAST_ROWS = 1024, 128  # positions whose logits are held at once
+CACHED = 1 << 20  # logits that a processor's caches hold
 Stages = Sequence[Mapping[str, str]]  # as contracts.Architecture has them
 
 
@@ -225,7 +226,7 @@ class VLM:
         losses = [
             functional.cross_entropy(self.logits(rows), wanted, reduction="sum")
             for rows, wanted in zip(
-                hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True
+                hidden.split(self.logit_rows), targets.split(self.logit_rows), strict=True
             )
         ]
         return torch.stack(losses).sum()
@@ -256,7 +257,7 @@ class VLM:
     def says(self, batch: Batch) -> list[dict[int, list[int]]]:
         """For each row, by turn, the likeliest token at every place of the answer."""
         hidden, _, _ = self.predicting(batch, self.given(batch))
-        pieces = [self.logits(rows).argmax(-1) for rows in hidden.split(LOGIT_ROWS)]
+        pieces = [self.logits(rows).argmax(-1) for rows in hidden.split(self.logit_rows)]
         return by_turn(batch, torch.cat(pieces))
 
     def predicting(
@@ -269,6 +270,14 @@ class VLM:
         hidden = self.hidden(given, weights)
         where = (batch.targets != IGNORED).nonzero(as_tuple=True)
         return hidden[where], batch.targets[where], where
+
+    @property
+    def logit_rows(self) -> int:
+        """Positions whose logits are held at once: on a processor, so many that they stay near."""
+        if self.device.type != "cpu":
+            return MOST_ROWS
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        return min(MOST_ROWS, max(LEAST_ROWS, CACHED // vocabulary))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token for each hidden state, [rows, vocabulary], in fp32."""

@@ -52,6 +52,15 @@ class Hints:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What changes of some genes are foretold to cost, one gene at a time, to second order."""
+
+    genes: Genes
+    along: tuple[tuple[float, ...], ...] = ()  # gene x choice -> by the loss's gradient
+    away: tuple[tuple[float, ...], ...] = ()  # gene x choice -> by how far the weights move
+
+
+@dataclass(frozen=True)
 class ProjectorStep:
     """How one projector step went: what it lowers, on held-out pairs, before and after."""
 

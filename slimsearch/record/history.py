@@ -22,7 +22,7 @@ from slimsearch import files
 from slimsearch.errors import RunError
 from slimsearch.files import Seal
 from slimsearch.record import journal
-from slimsearch.record.candidate import Hints, ProjectorStep, Round, Row, Score
+from slimsearch.record.candidate import Hints, Outlook, ProjectorStep, Round, Row, Score
 from slimsearch.record.journal import Record
 
 FORMAT = 2
@@ -50,6 +50,7 @@ class History:
         self.projectors: dict[int, Seal] = {}
         self.levels: dict[str, Seal] | None = None  # by file name
         self.hints: Hints | None = None  # what the strategy was told before the first round
+        self.outlooks: dict[int, Outlook] = {}  # by round: what it was told before that
         self.polished: ProjectorStep | None = None  # the champion's own projector step
         self.rows: dict[str, Row] = {}  # of the final table
         # What an artefact or score was pruned for -> matrix -> damping beyond the one asked for.
@@ -87,6 +88,7 @@ class History:
         A search of any length then takes as much memory as one round; the journal has it all.
         """
         self.rounds.clear()
+        self.outlooks.clear()
         self.scores = {key: score for key, score in self.scores.items() if key[0] in alive}
 
     def add_times(self) -> None:
@@ -127,6 +129,7 @@ class History:
             "score": lambda record: self._take_score(self.scores, record),
             "gave up": self._take_failure_of_all,
             "hints": self._take_hints,
+            "outlook": self._take_outlook,
             "round": self._take_round,
             "projector": self._take_projector,
             "levels": self._take_levels,
@@ -164,6 +167,10 @@ class History:
     def _take_hints(self, record: Record) -> None:
         known = {name: tuple(genes) for name, genes in record["allocations"].items()}
         self.hints = Hints(known, tuple(tuple(some) for some in record["costs"]))
+
+    def _take_outlook(self, record: Record) -> None:
+        along, away = (tuple(tuple(some) for some in record[key]) for key in ("along", "away"))
+        self.outlooks[int(record["round"])] = Outlook(tuple(record["genes"]), along, away)
 
     def _take_round(self, record: Record) -> None:
         self.rounds[record["index"]] = _round(record)

@@ -30,7 +30,7 @@ from slimsearch.errors import RunError, SlimsearchError
 from slimsearch.files import Seal
 from slimsearch.model.vlm import VLM
 from slimsearch.record import history
-from slimsearch.record.candidate import Candidate, Hints, ProjectorStep, Round, Row, Score
+from slimsearch.record.candidate import Candidate, Hints, Outlook, ProjectorStep, Round, Row, Score
 from slimsearch.record.history import FORMAT, JOURNAL, LOCK, SETTINGS, TIMES, History
 from slimsearch.record.journal import Journal, Record
 from slimsearch.settings import Settings
@@ -93,6 +93,10 @@ class Run:
     def add_hints(self, hints: Hints) -> None:
         """Keeps what the strategy was told before the first round."""
         self._append({"kind": "hints", **asdict(hints)})
+
+    def add_outlook(self, index: int, outlook: Outlook) -> None:
+        """Keeps what the strategy was told before a round."""
+        self._append({"kind": "outlook", "round": index, **asdict(outlook)})
 
     def add_raised(self, during: str, raised: Mapping[str, float]) -> None:
         """Notes the matrices whose Hessian took more damping than asked for, and how much."""

@@ -21,10 +21,10 @@ from slimsearch.contracts import Executor, Solver, Strategy
 from slimsearch.errors import ResourceError, RunError
 from slimsearch.model.batch import Batch
 from slimsearch.policy import SPARSITY
-from slimsearch.record.candidate import Candidate, Genes, ProjectorStep, Round, Score
+from slimsearch.record.candidate import Candidate, Genes, Outlook, ProjectorStep, Round, Score
 from slimsearch.record.history import raised_sentence
 from slimsearch.record.run import Run
-from slimsearch.searching import allocation, race
+from slimsearch.searching import allocation, outlook, race
 from slimsearch.searching.allocation import Ground
 from slimsearch.searching.density import neighbour_density
 from slimsearch.searching.evaluate import Evaluator
@@ -70,7 +70,7 @@ class Position:
     projector: int
     scores: dict[Genes, Score]
     measured: dict[tuple[str, float], Score] = field(default_factory=dict)
-    champion: str = ""
+    champion: Score | None = None
     idle: int = 0
 
 
@@ -83,10 +83,11 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
     patience = 0 if loop.strategy.weighs_terms else patience_of(loop.settings)
     with watch.stage("search", loop.settings.rounds * steps):
         for index in range(1, loop.settings.rounds + 1):
+            done = run.history.rounds.get(index)
+            _look_ahead(loop, run, watch, position, index)
             asked = loop.strategy.ask()
             if not asked:
                 break  # the strategy has nothing left to propose
-            done = run.history.rounds.get(index)
             played = done is None
             if done is None:
                 _catch_up(loop, run, position)
@@ -191,6 +192,31 @@ def _begin(loop: Loop, run: Run, watch: Watch) -> None:
     loop.strategy.start(known)
 
 
+def _look_ahead(loop: Loop, run: Run, watch: Watch, position: Position, index: int) -> None:
+    """Tells the strategy what changes of the champion, at first of the optimal allocation, would
+    cost, where it wants to know."""
+    hints = run.history.hints
+    if not loop.strategy.looks_ahead or hints is None or loop.settings.exact:
+        return
+    genes = position.champion.genes if position.champion else hints.allocations.get("optimal")
+    told = run.history.outlooks.get(index)
+    if told is None and genes is not None and index not in run.history.rounds:
+        told = _looked(loop, run, watch, position, genes)
+        run.add_outlook(index, told)
+    if told is not None:
+        loop.strategy.turn(told)
+
+
+def _looked(loop: Loop, run: Run, watch: Watch, position: Position, genes: Genes) -> Outlook:
+    """From where these genes stand; an empty one where there is none to be had."""
+    hints = run.history.hints
+    if hints is None or not hints.costs or not outlook.affordable(loop.evaluator.vlm):
+        return Outlook(genes)
+    _catch_up(loop, run, position)
+    with watch.stage("outlook"):
+        return outlook.look(loop.space, loop.evaluator, genes, hints.costs)
+
+
 def note_raised(loop: Loop, run: Run, watch: Watch, during: str) -> None:
     """Journals the dampings that had to be raised since this was last called."""
     if raised := loop.evaluator.store.take_raised():
@@ -242,6 +268,8 @@ def _race(
         return score_all(loop, run, watch, position, some, share)
 
     sure = {c.name for c in candidates if run.score_of(c, position.projector, 1.0) is not None}
+    if position.champion is not None:  # what all others are compared with
+        sure.add(position.champion.candidate)
     return race.race(candidates, loop.shares, measure, sure)
 
 
@@ -328,9 +356,10 @@ def _tell(loop: Loop, position: Position, done: Round) -> None:
     """Passes a round on to the strategy, whether it was played or replayed."""
     position.scores.update({score.genes: score for score in done.scores})
     position.projector = done.projector
-    stayed = done.champion.candidate == position.champion
+    before = position.champion
+    stayed = before is not None and before.candidate == done.champion.candidate
     position.idle = position.idle + 1 if stayed else 0
-    position.champion = done.champion.candidate
+    position.champion = done.champion
     loop.strategy.tell(done.scores)
 
 

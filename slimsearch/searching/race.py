@@ -41,7 +41,7 @@ def race(
 ) -> list[Score]:
     """A score for every candidate, in their order; at least one is measured on everything.
 
-    Those named `sure` never drop out: what they score on everything is known already.
+    Those named `sure` never drop out: what they score on everything is known already, or wanted.
     """
     found: dict[str, list[Score]] = {candidate.name: [] for candidate in candidates}
     running = list(candidates)

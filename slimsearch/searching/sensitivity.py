@@ -1,4 +1,5 @@
-"""How much each matrix matters: what comes in, and how steep the loss is where it goes out.
+"""How much each matrix matters: what comes in, how steep the loss is where it goes out, and which
+way it falls.
 
 To second order a change dy of a matrix's output costs 1/2 E[(g . dy)^2] of loss, g being the
 loss's gradient there. Over directions that do not know of g this is |g|^2 |dy|^2 / 2 rows, and
@@ -44,20 +45,33 @@ def inputs(vlm: VLM, batches: Iterable[Batch]) -> dict[str, Tensor]:
 def slope(vlm: VLM, batches: Iterable[Batch]) -> Slope:
     """The model's loss as it stands, and its gradients: one pass, forwards and back."""
     sums = {matrix.name: torch.zeros((), device=vlm.device) for matrix in vlm.matrices}
-    total, predicted = 0.0, 0
     with _noting_gradients(vlm, sums):
-        for rows in _few_rows(batches):
-            given = vlm.given(rows)
-            given["inputs_embeds"] = given["inputs_embeds"].detach().requires_grad_()
-            with torch.enable_grad():
-                loss = vlm.loss(rows, given=given)
-                loss.backward()
-            total += loss.item()
-            predicted += int((rows.targets != IGNORED).sum())
-    count = max(predicted, 1)
+        total, count = _back(vlm, batches)
     return Slope(
         total / count, {m.name: float(sums[m.name]) / count / m.rows for m in vlm.matrices}
     )
+
+
+def gradients(vlm: VLM, batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """By matrix, the loss's gradient per predicted token, [rows, columns] in fp32."""
+    sums = {m.name: torch.zeros(m.rows, m.columns, device=vlm.device) for m in vlm.matrices}
+    with _adding_gradients(vlm, sums):
+        _, count = _back(vlm, batches)
+    return {name: total.div_(count) for name, total in sums.items()}
+
+
+def _back(vlm: VLM, batches: Iterable[Batch]) -> tuple[float, int]:
+    """One pass, forwards and back: the summed loss, and how many tokens were predicted."""
+    total, predicted = 0.0, 0
+    for rows in _few_rows(batches):
+        given = vlm.given(rows)
+        given["inputs_embeds"] = given["inputs_embeds"].detach().requires_grad_()
+        with torch.enable_grad():
+            loss = vlm.loss(rows, given=given)
+            loss.backward()
+        total += loss.item()
+        predicted += int((rows.targets != IGNORED).sum())
+    return total, max(predicted, 1)
 
 
 def _few_rows(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -72,6 +86,26 @@ def _noting_gradients(vlm: VLM, sums: dict[str, Tensor]) -> Iterator[None]:
         sums[name] += out[0].float().square().sum()
 
     hooks = [vlm.linear(name).register_full_backward_hook(partial(note, name)) for name in sums]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _adding_gradients(vlm: VLM, sums: dict[str, Tensor]) -> Iterator[None]:
+    """By what goes in and what comes back, so that no weight has to want a gradient."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen[name] = args[0].detach().flatten(0, -2)
+
+    def add(name: str, module: nn.Module, given: Any, out: Any) -> None:
+        sums[name] += out[0].flatten(0, -2).T @ seen.pop(name)
+
+    hooks = [vlm.linear(name).register_forward_pre_hook(partial(keep, name)) for name in sums]
+    hooks += [vlm.linear(name).register_full_backward_hook(partial(add, name)) for name in sums]
     try:
         yield
     finally:

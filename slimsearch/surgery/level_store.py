@@ -112,6 +112,12 @@ class LevelStore:
         """Half tr(dW H dW^T) of a matrix at a level."""
         return 0.0 if _key(level) == DENSE else self._entry(matrix, level).error
 
+    def weights(self, matrix: str, level: float) -> Tensor:
+        """A matrix at a level, on the model's device."""
+        if _key(level) == DENSE:
+            return self.dense(matrix)
+        return self._entry(matrix, level).to(self._vlm.device).expand()
+
     def stitch(self, vlm: VLM, levels: Mapping[str, float]) -> int:
         """Puts every matrix at its level (dense where none is named); returns how many changed."""
         changed = 0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slimsearch.model.batch import Batch
-from slimsearch.model.vlm import LOGIT_ROWS, VLM
+from slimsearch.model.vlm import VLM
 
 TOP = 32  # tokens that are kept of each distribution
 
@@ -71,7 +71,7 @@ def _logs(
 ) -> Iterator[Tensor]:
     """Log-probabilities of the next token, [some positions, vocabulary], piece by piece."""
     hidden = vlm.hidden(vlm.given(batch, weights), weights)[where]
-    for rows in hidden.split(LOGIT_ROWS):
+    for rows in hidden.split(vlm.logit_rows):
         yield vlm.logits(rows).log_softmax(-1)
 
 

@@ -46,10 +46,15 @@ class Listening:
 
     def __init__(self, inner):
         self.inner, self.told, self.allocations = inner, [], inner.allocations
-        self.weighs_terms = inner.weighs_terms
+        self.weighs_terms, self.looks_ahead = inner.weighs_terms, inner.looks_ahead
+        self.turns = []
 
     def start(self, hints):
         self.inner.start(hints)
+
+    def turn(self, outlook):
+        self.turns.append(outlook)
+        self.inner.turn(outlook)
 
     def ask(self):
         return self.inner.ask()
@@ -119,6 +124,26 @@ def test_survivors_keep_their_names_and_their_text_loss(played):
         assert score.terms["answer_loss"] != old.terms["answer_loss"]
 
 
+def test_before_each_round_the_outlook_is_from_the_champion(played):
+    loop, rounds = played[0], rounds_of(played[3])
+    (hints,) = (record for record in tiny.records(played[3]) if record["kind"] == "hints")
+    first = tuple(hints["allocations"]["optimal"])
+    champions = [first, *(done.champion.genes for done in rounds[:-1])]
+    assert [told.genes for told in loop.strategy.turns] == champions
+    for told in loop.strategy.turns:
+        assert [len(some) for some in told.along] == [len(g.choices) for g in loop.space.genes]
+        assert {some[now] for some, now in zip(told.along, told.genes, strict=True)} == {0.0}
+
+
+def test_where_gradients_take_too_much_memory_the_search_goes_on_without(
+    play_in, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("slimsearch.footprint.free_bytes", lambda device: 1000)
+    loop, _, _ = play_in(tmp_path / "run", rounds=2)
+    assert [told.along for told in loop.strategy.turns] == [(), ()]
+    assert len(rounds_of(tmp_path / "run")) == 2
+
+
 def test_weights_are_the_neighbour_density_of_the_rounds_candidates(played):
     loop = played[0]
     for done in rounds_of(played[3]):
@@ -149,6 +174,7 @@ def test_a_replay_scores_nothing_and_ends_in_the_same_place(played, play_in):
     assert (folder / "journal.jsonl").read_bytes() == before
     assert there == position
     assert again.strategy.told == loop.strategy.told
+    assert again.strategy.turns == loop.strategy.turns
     assert again.trainer.version == loop.trainer.version
     one, two = loop.trainer.state(), again.trainer.state()
     assert set(one) == set(two)

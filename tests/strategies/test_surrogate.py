@@ -1,7 +1,5 @@
 """What the surrogate believes of genes whose costs were foretold wrongly, and what it asks for."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 from budgets import test_bill
@@ -10,7 +8,6 @@ from slimsearch.budgets.bill import Sum
 from slimsearch.budgets.budget import Budget
 from slimsearch.policy import Gene
 from slimsearch.record.candidate import Hints, Score
-from slimsearch.strategies import surrogate
 from slimsearch.strategies.surrogate import SWITCHES, Surrogate
 
 BUDGET = test_bill.build("joint").budget
@@ -87,19 +84,6 @@ def played(price, noise, turns=3):
     return strategy
 
 
-def test_scores_that_the_model_does_not_explain_leave_prices_as_they_were():
-    even = np.ones(12)
-    told, noisy = played(even, 0.0)._posterior()[0], played(0 * even, 1.0)._posterior()[0]
-    assert np.allclose(told, 1, atol=0.05)
-    assert np.allclose(noisy, 1, atol=0.5)
-
-
-def test_prices_far_from_what_was_foretold_are_learnt():
-    price = np.where(np.arange(12) < 3, 4.0, 1.0)
-    mean = played(price, 0.01, turns=5)._posterior()[0]
-    assert mean[:3].min() > 1.5 * mean[3:].max()
-
-
 def test_a_quarter_of_the_candidates_are_near_survivors():
     strategy = played(np.ones(12), 0.1)
     asked = strategy.ask()
@@ -112,27 +96,3 @@ def test_a_quarter_of_the_candidates_are_near_survivors():
     assert len(asked) == 16
     assert len(set(asked)) == 16
     assert sum(0 < apart(genes) <= 2 * SWITCHES + 2 for genes in asked[-4:]) == 4
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_what_makes_scores_likeliest_is_what_their_density_says(seed):
-    """Against the density of a normal distribution, written out."""
-    random = np.random.default_rng(seed)
-    spent = random.normal(0, 1, (9, 5))
-    spent -= spent.mean(0)
-    doubt = np.eye(5) * 0.04 + 0.01
-    vague = random.uniform(1, 2, 9)
-    totals = 3 * spent.sum(1) + spent @ random.normal(0, 1, 5) + random.normal(0, 0.5, 9)
-    totals -= totals.mean()
-    found = surrogate._likeliest(spent, totals, vague, doubt, 8.0)
-
-    def density(common, apart, noise) -> float:
-        spread = spent @ doubt @ spent.T * (common * apart) ** 2 + np.diag(vague) * noise**2
-        left = totals - common * spent.sum(1)
-        return float(-left @ np.linalg.solve(spread, left) - np.linalg.slogdet(spread)[1])
-
-    tried = product(
-        [8.0 * c for c in surrogate.COMMON], surrogate.APART,
-        [totals.std() * n for n in surrogate.NOISE],
-    )  # fmt: skip
-    assert found == max(tried, key=lambda those: density(*those))

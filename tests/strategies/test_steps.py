@@ -1,0 +1,89 @@
+"""Steps away from a champion: what they cost where costs are as foretold, or differ from it."""
+
+import numpy as np
+import pytest
+
+from slimsearch.budgets.bill import Sum
+from slimsearch.budgets.budget import Budget
+from slimsearch.policy import Gene
+from slimsearch.record.candidate import Outlook, Score
+from slimsearch.strategies._steps import LEAST, MOST, Steps
+from slimsearch.strategies.surrogate import Surrogate
+
+LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)
+GENES = tuple(Gene("f", f"blocks.{n}", LEVELS, 100 + 50 * (n % 3)) for n in range(12))
+BUDGET = Budget(GENES, 0.5, Sum(GENES, sum(gene.size for gene in GENES)))
+MIDDLE = (2,) * len(GENES)
+WORTH = np.random.default_rng(3).uniform(0.2, 2.0, len(GENES))
+
+
+def loss(genes) -> float:
+    """Convex in every gene, and each is worth something else."""
+    levels = np.array([LEVELS[index] for index in genes])
+    return float((WORTH * np.array([g.size for g in GENES]) * levels**3).sum()) / 100
+
+
+def outlook(genes, curved=1.0) -> Outlook:
+    """The loss to second order; the second part foretold as so many times what it is."""
+    along, away = [], []
+    for gene, now, worth in zip(GENES, genes, WORTH, strict=True):
+        here, moved = LEVELS[now], np.array(LEVELS) - LEVELS[now]
+        along.append(tuple(worth * gene.size * 3 * here**2 * moved / 100))
+        away.append(tuple(curved * worth * gene.size * 3 * here * moved**2 / 100))
+    return Outlook(tuple(genes), tuple(along), tuple(away))
+
+
+def told(steps, genes, count=8) -> list[Score]:
+    scores = [Score(str(n), g, loss(g)) for n, g in enumerate(steps.propose(count, {genes}))]
+    steps.learn([Score("champion", genes, loss(genes)), *scores])
+    return scores
+
+
+def test_steps_are_on_budget_new_and_the_first_of_them_better():
+    steps = Steps(BUDGET, np.random.default_rng(0))
+    steps.turn(outlook(MIDDLE))
+    found = steps.propose(8, {MIDDLE})
+    assert len(set(found)) == len(found) == 8
+    assert MIDDLE not in found
+    assert all(abs(BUDGET.removed(genes) - 0.5) <= BUDGET.tolerance for genes in found)
+    assert loss(found[0]) < loss(MIDDLE)
+
+
+def test_a_few_turns_lead_to_the_best_policy():
+    best = BUDGET.cheapest([[w * g.size * level**3 / 100 for level in LEVELS]
+                            for g, w in zip(GENES, WORTH, strict=True)])  # fmt: skip
+    steps, champion = Steps(BUDGET, np.random.default_rng(0)), MIDDLE
+    for _ in range(3):
+        steps.turn(outlook(champion))
+        scores = told(steps, champion)
+        champion = min([*scores, Score("", champion, loss(champion))], key=lambda s: s.total).genes
+    assert loss(champion) - loss(best) < 0.03 * (loss(MIDDLE) - loss(best))
+
+
+@pytest.mark.parametrize("curved", [0.25, 1.0, 4.0])
+def test_caution_is_what_steps_turn_out_to_want(curved):
+    steps = Steps(BUDGET, np.random.default_rng(0))
+    steps.turn(outlook(MIDDLE, curved))
+    told(steps, MIDDLE, 16)
+    assert steps.caution == pytest.approx(np.clip(1 / curved, LEAST, MOST), rel=0.3)
+
+
+def test_of_nothing_told_there_are_no_steps():
+    steps = Steps(BUDGET, np.random.default_rng(0))
+    assert steps.propose(4, ()) == []
+    steps.turn(Outlook(MIDDLE))
+    assert steps.propose(4, ()) == []
+    steps.learn([Score("", MIDDLE, 1.0)])
+    assert steps.caution == 1.0
+
+
+def test_the_surrogate_asks_for_steps_and_learns_from_them():
+    strategy = Surrogate(BUDGET, 8, 4, 0)
+    strategy.tell([Score(str(n), genes, loss(genes)) for n, genes in enumerate(strategy.ask())])
+    champion = strategy.survivors[0]
+    without = strategy.ask()
+    strategy.turn(outlook(champion))
+    asked = strategy.ask()
+    assert len(set(asked)) == 8 == len(set(without))
+    assert min(map(loss, asked)) < loss(champion)
+    assert min(map(loss, asked[:4])) <= min(map(loss, without))
