@@ -37,9 +37,9 @@ class Prices:
 
     def start(self, costs: Sequence[Sequence[float]]) -> None:
         """`costs` are what each gene's choices were predicted to cost, where that is known."""
-        costs = costs or _plain_costs(self._budget)
-        whole = sum(float(np.mean(some)) for some in costs) or 1.0
-        self._costs = [np.asarray(some) / whole for some in costs]
+        predicted = [np.asarray(some) for some in costs] or _plain_costs(self._budget)
+        whole = sum(float(some.mean()) for some in predicted) or 1.0
+        self._costs = [some / whole for some in predicted]
 
     def propose(
         self, count: int, scores: Mapping[Genes, Score], known: Collection[Genes]

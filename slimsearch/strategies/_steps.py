@@ -2,7 +2,9 @@
 
 An outlook says for every change of every gene what it costs: along the gradient, and by how far
 weights move. A step is the policy on budget of least cost, as far as caution lets it go: how much
-more the way counts than was foretold is learnt from what earlier steps turned out to cost.
+more than foretold the way of a gene's weights counts. That is learnt from what steps turned out to
+cost (a normal distribution in closed form, in which genes share most of their caution): where one
+gene's changes spoil whatever they are part of, the next steps leave it alone.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,20 +17,22 @@ from slimsearch.record.candidate import Genes, Outlook, Score
 BOLD = (1.0, 2.0, 4.0)  # times as cautious as was learnt
 VARIED = 1.0  # by how many powers of two further steps vary that, and what shapes cost
 STAY = 1e12  # the cost of a change that a step does not make
-LEAST, MOST = 0.25, 32.0  # caution
 TRIES = 10  # draws for each step
+ALL, EACH = 1.0, 2.0  # how far the caution of all genes, and of one, may lie from 1
+LEAST, MOST = 0.25, 32.0  # caution
+NOISE = 0.3  # of what the way is foretold to cost, that is none of these
+VAGUE = 0.1  # of what it is foretold to cost for most, for each measurement on everything
 
 
 class Steps:
     def __init__(self, budget: Budget, random: np.random.Generator):
         self._budget, self._random = budget, random
         self._outlook: Outlook | None = None
-        self._proposed: list[Genes] = []  # since the last turn
-        self.caution = 1.0
+        self._seen: list[tuple[np.ndarray, float, float]] = []  # ways by gene, their cost, noise
+        self.caution = np.ones(len(budget.genes))
 
     def turn(self, outlook: Outlook) -> None:
         self._outlook = outlook if outlook.along else None
-        self._proposed = []
 
     def propose(self, count: int, known: Collection[Genes]) -> list[Genes]:
         """So many new policies; fewer, where no others are worth it."""
@@ -39,24 +43,25 @@ class Steps:
             genes = self._budget.cheapest(self._costs(index))
             if genes not in known and genes not in found:
                 found.append(genes)
-        self._proposed += found
         return found
 
     def learn(self, scores: Sequence[Score]) -> None:
-        """Caution by which half of the steps cost no more than they were measured to cost."""
-        totals = {score.genes: score.total for score in scores if score.ok}
-        if self._outlook is None or self._outlook.genes not in totals:
+        """Caution, by what changes of the champion were measured to cost."""
+        of = {score.genes: score for score in scores if score.ok}
+        if self._outlook is None or (base := of.pop(self._outlook.genes, None)) is None:
             return
-        found = []
-        for genes in self._proposed:
-            away = self._spent(self._outlook.away, genes)
-            if genes in totals and away > 0:
-                risen = totals[genes] - totals[self._outlook.genes]
-                found.append((risen - self._spent(self._outlook.along, genes)) / away)
-        if found:
-            self.caution = float(np.clip(np.median(found), LEAST, MOST))
+        ways = {genes: _chosen(self._outlook.away, genes) for genes in of if self._alike(genes)}
+        most = float(np.median([way.sum() for way in ways.values()])) if ways else 0.0
+        for genes, way in ways.items():
+            risen = of[genes].total - base.total
+            left = risen - float(_chosen(self._outlook.along, genes).sum())
+            noise = np.hypot(NOISE * way.sum(), VAGUE * most / of[genes].share ** 0.5)
+            if way.any():
+                self._seen.append((way, left, float(noise)))
+        if self._seen:
+            self.caution = np.clip(_learnt(self._seen), LEAST, MOST)
 
-    def _costs(self, index: int) -> list[np.ndarray]:
+    def _costs(self, index: int) -> list[list[float]]:
         """The first steps weigh all changes alike; others leave some out."""
         assert self._outlook is not None
         bold, price, share = BOLD[index] if index < len(BOLD) else 0.0, 1.0, 1.0
@@ -67,12 +72,27 @@ class Steps:
         found = []
         for where, gene in enumerate(self._budget.genes):
             along, away = np.array(self._outlook.along[where]), np.array(self._outlook.away[where])
-            costs = along + bold * self.caution * away if gene.size else price * along
+            costs = along + bold * self.caution[where] * away if gene.size else price * along
             if not free[where]:
                 costs = np.where(np.arange(len(costs)) == self._outlook.genes[where], 0.0, STAY)
-            found.append(costs)
+            found.append(costs.tolist())
         return found
 
-    @staticmethod
-    def _spent(costs: Sequence[Sequence[float]], genes: Genes) -> float:
-        return sum(some[index] for some, index in zip(costs, genes, strict=True))
+    def _alike(self, genes: Genes) -> bool:
+        """Whether blocks run as the champion's do: what else costs is not the way of weights."""
+        assert self._outlook is not None
+        both = zip(self._budget.genes, genes, self._outlook.genes, strict=True)
+        return all(gene.size or index == now for gene, index, now in both)
+
+
+def _chosen(costs: Sequence[Sequence[float]], genes: Genes) -> np.ndarray:
+    return np.array([some[index] for some, index in zip(costs, genes, strict=True)])
+
+
+def _learnt(seen: Sequence[tuple[np.ndarray, float, float]]) -> np.ndarray:
+    """The mean of caution by gene, normally distributed around 1, given what was seen."""
+    ways = np.array([way for way, _, _ in seen])
+    left, noise = (np.array([each[place] for each in seen]) for place in (1, 2))
+    spread = ALL**2 + EACH**2 * np.eye(ways.shape[1])
+    pull = np.linalg.solve(ways @ spread @ ways.T + np.diag(noise**2), left - ways.sum(1))
+    return 1 + spread @ (ways.T @ pull)

@@ -7,7 +7,7 @@ from slimsearch.budgets.bill import Sum
 from slimsearch.budgets.budget import Budget
 from slimsearch.policy import Gene
 from slimsearch.record.candidate import Outlook, Score
-from slimsearch.strategies._steps import LEAST, MOST, Steps
+from slimsearch.strategies._steps import Steps
 from slimsearch.strategies.surrogate import Surrogate
 
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -63,9 +63,28 @@ def test_a_few_turns_lead_to_the_best_policy():
 @pytest.mark.parametrize("curved", [0.25, 1.0, 4.0])
 def test_caution_is_what_steps_turn_out_to_want(curved):
     steps = Steps(BUDGET, np.random.default_rng(0))
-    steps.turn(outlook(MIDDLE, curved))
-    told(steps, MIDDLE, 16)
-    assert steps.caution == pytest.approx(np.clip(1 / curved, LEAST, MOST), rel=0.3)
+    for _ in range(3):
+        steps.turn(outlook(MIDDLE, curved))
+        told(steps, MIDDLE, 16)
+    assert float(np.median(steps.caution)) == pytest.approx(1 / curved, rel=0.4)
+
+
+def test_a_gene_that_spoils_every_step_is_left_alone():
+    """Its changes cost ten times as much as any foretelling says."""
+    steps = Steps(BUDGET, np.random.default_rng(0))
+    steps.turn(outlook(MIDDLE))
+    bad = max(range(len(GENES)), key=lambda g: abs(steps.propose(1, ())[0][g] - MIDDLE[g]))
+    away = outlook(MIDDLE).away
+
+    def total(genes) -> float:
+        return loss(genes) + 10 * away[bad][genes[bad]]
+
+    scores = [Score(str(n), g, total(g)) for n, g in enumerate(steps.propose(16, {MIDDLE}))]
+    assert sum(score.genes[bad] != MIDDLE[bad] for score in scores) > 4
+    steps.learn([Score("champion", MIDDLE, total(MIDDLE)), *scores])
+    others = np.delete(steps.caution, bad)
+    assert steps.caution[bad] > 3 > 2 * float(np.median(others)) > 1
+    assert steps.propose(1, ())[0][bad] == MIDDLE[bad]
 
 
 def test_of_nothing_told_there_are_no_steps():
@@ -74,7 +93,7 @@ def test_of_nothing_told_there_are_no_steps():
     steps.turn(Outlook(MIDDLE))
     assert steps.propose(4, ()) == []
     steps.learn([Score("", MIDDLE, 1.0)])
-    assert steps.caution == 1.0
+    assert (steps.caution == 1.0).all()
 
 
 def test_the_surrogate_asks_for_steps_and_learns_from_them():
