@@ -15,11 +15,13 @@ from slimsearch.api import assembly, inputs
 from slimsearch.api.assembly import Bench
 from slimsearch.model.vlm import VLM
 from slimsearch.policy import SPARSITY
-from slimsearch.searching import finish, race
+from slimsearch.searching import finish, outlook, race
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
 from slimsearch.surgery import level_store
 from slimsearch.teaching.training import Course, Trainer
+
+BACK = 3  # passes that one forwards and back takes as long as
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,12 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
     counts = race.measurements(racing, loop.shares)
     added = [share - before for before, share in pairwise((0.0, *loop.shares))]
     round_ = sum(part * count for part, count in zip(added, counts, strict=True))
+    ahead = loop.strategy.looks_ahead and not settings.exact
     rows = 3 + bool(loop.evaluator.calibrated.pairs) + bool(finish.tuned(loop))
     return {
         "load": watch.seconds["load"],
         "level store": 0.0 if settings.exact else block * blocks,
+        "outlook": ahead * BACK * outlook.SHARE * score * settings.rounds,
         "search": score * round_ * settings.rounds,
         "projector": step * settings.rounds * settings.projector_steps,
         "polish": polish * settings.final_steps,

@@ -35,6 +35,8 @@ from slimsearch.surgery import level_store, stores
 from slimsearch.teaching.lessons import Subject
 from slimsearch.teaching.training import Course, Trainer
 
+GAIN = 0.01  # of a total: a round that brings less is idle
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -64,7 +66,7 @@ class Position:
     """Where a search stands: the projector's version and each genes' latest score.
 
     `measured` holds the latest measurement of a candidate on a share of the calibration; `idle`
-    counts the rounds in a row that left the champion where it was.
+    counts the rounds in a row that hardly brought a better champion.
     """
 
     projector: int
@@ -103,7 +105,9 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
             if not loop.strategy.weighs_terms:  # else all scores are asked for in the end
                 _let_go(loop, run, position, played)
             if patience and position.idle == patience:
-                watch.note(f"Nothing better in {patience} rounds: the search ends with this one.")
+                watch.note(
+                    f"Less than {GAIN:.0%} better in each of {patience} rounds: the search ends."
+                )
                 break
     _catch_up(loop, run, position)
     return position
@@ -356,9 +360,9 @@ def _tell(loop: Loop, position: Position, done: Round) -> None:
     """Passes a round on to the strategy, whether it was played or replayed."""
     position.scores.update({score.genes: score for score in done.scores})
     position.projector = done.projector
-    before = position.champion
-    stayed = before is not None and before.candidate == done.champion.candidate
-    position.idle = position.idle + 1 if stayed else 0
+    if (before := position.champion) is not None:
+        gained = before.total - done.champion.total
+        position.idle = position.idle + 1 if gained < GAIN * abs(before.total) else 0
     position.champion = done.champion
     loop.strategy.tell(done.scores)
 

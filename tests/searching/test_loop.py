@@ -1,6 +1,7 @@
 """Rounds: who is asked, who is scored again, what the strategy is told, and exact replay."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import tiny
@@ -210,9 +211,10 @@ def test_a_strategy_with_nothing_left_ends_the_search(play_in, tmp_path):
 
 
 def idle(rounds):
-    """How many rounds there were since the last one that crowned another candidate."""
-    names = [done.champion.candidate for done in rounds]
-    return len(names) - 1 - names.index(names[-1])
+    """How many rounds in a row, up to the last one, lowered the best score by less than 1%."""
+    totals = [done.champion.total for done in rounds]
+    idle = [now > 0.99 * before for before, now in pairwise(totals)]
+    return len(idle) - max((place for place, one in enumerate(idle, 1) if not one), default=0)
 
 
 @pytest.mark.parametrize("patience", [1, 2])
