@@ -1,10 +1,10 @@
 """What changes of a policy are foretold to cost, by the loss's gradient where that policy stands.
 
 A candidate is stitched from a store that holds every matrix at every level, so that a change of
-levels is a known step D of the weights. To second order it costs G . D and half of D F D, G being
+levels is a known change D of the weights. To second order it costs G . D and half of D F D, G being
 the loss's gradient on the pruned model and F its curvature. One pass forwards and back gives G, and
 with it the first part for every level of every matrix at once. For the second stands what the
-levels' costs differ by: an OBS solution's error grows by what the step adds to it.
+levels' costs differ by: an OBS solution's error grows by what the change adds to it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def look(space: Space, evaluator: Evaluator, genes: Genes, costs: Costs) -> Outl
     for gene, part, now, some in zip(space.genes, parts, genes, costs, strict=True):
         changes = [cost - some[now] for cost in some]
         if part:
-            steps = [_along(evaluator.store, slopes, part, gene.choices[now], to)
-                     for to in gene.choices]  # fmt: skip
-            along.append(tuple(steps))
+            found = (_along(evaluator.store, slopes, part, gene.choices[now], to)
+                     for to in gene.choices)  # fmt: skip
+            along.append(tuple(found))
             away.append(tuple(abs(change) for change in changes))
         else:  # how blocks run is no matter of degree: what it costs was measured
             along.append(tuple(changes))

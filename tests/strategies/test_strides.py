@@ -1,4 +1,4 @@
-"""Steps away from a champion: what they cost where costs are as foretold, or differ from it."""
+"""Strides away from a champion: what they cost where costs are as foretold, or differ from it."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from slimsearch.budgets.bill import Sum
 from slimsearch.budgets.budget import Budget
 from slimsearch.policy import Gene
 from slimsearch.record.candidate import Outlook, Score
-from slimsearch.strategies._steps import Steps
+from slimsearch.strategies._strides import Strides
 from slimsearch.strategies.surrogate import Surrogate
 
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -33,16 +33,16 @@ def outlook(genes, curved=1.0) -> Outlook:
     return Outlook(tuple(genes), tuple(along), tuple(away))
 
 
-def told(steps, genes, count=8) -> list[Score]:
-    scores = [Score(str(n), g, loss(g)) for n, g in enumerate(steps.propose(count, {genes}))]
-    steps.learn([Score("champion", genes, loss(genes)), *scores])
+def told(strides, genes, count=8) -> list[Score]:
+    scores = [Score(str(n), g, loss(g)) for n, g in enumerate(strides.propose(count, {genes}))]
+    strides.learn([Score("champion", genes, loss(genes)), *scores])
     return scores
 
 
-def test_steps_are_on_budget_new_and_the_first_of_them_better():
-    steps = Steps(BUDGET, np.random.default_rng(0))
-    steps.turn(outlook(MIDDLE))
-    found = steps.propose(8, {MIDDLE})
+def test_strides_are_on_budget_new_and_the_first_of_them_better():
+    strides = Strides(BUDGET, np.random.default_rng(0))
+    strides.turn(outlook(MIDDLE))
+    found = strides.propose(8, {MIDDLE})
     assert len(set(found)) == len(found) == 8
     assert MIDDLE not in found
     assert all(abs(BUDGET.removed(genes) - 0.5) <= BUDGET.tolerance for genes in found)
@@ -52,51 +52,51 @@ def test_steps_are_on_budget_new_and_the_first_of_them_better():
 def test_a_few_turns_lead_to_the_best_policy():
     best = BUDGET.cheapest([[w * g.size * level**3 / 100 for level in LEVELS]
                             for g, w in zip(GENES, WORTH, strict=True)])  # fmt: skip
-    steps, champion = Steps(BUDGET, np.random.default_rng(0)), MIDDLE
+    strides, champion = Strides(BUDGET, np.random.default_rng(0)), MIDDLE
     for _ in range(3):
-        steps.turn(outlook(champion))
-        scores = told(steps, champion)
+        strides.turn(outlook(champion))
+        scores = told(strides, champion)
         champion = min([*scores, Score("", champion, loss(champion))], key=lambda s: s.total).genes
     assert loss(champion) - loss(best) < 0.03 * (loss(MIDDLE) - loss(best))
 
 
 @pytest.mark.parametrize("curved", [0.25, 1.0, 4.0])
-def test_caution_is_what_steps_turn_out_to_want(curved):
-    steps = Steps(BUDGET, np.random.default_rng(0))
+def test_caution_is_what_strides_turn_out_to_want(curved):
+    strides = Strides(BUDGET, np.random.default_rng(0))
     for _ in range(3):
-        steps.turn(outlook(MIDDLE, curved))
-        told(steps, MIDDLE, 16)
-    assert float(np.median(steps.caution)) == pytest.approx(1 / curved, rel=0.4)
+        strides.turn(outlook(MIDDLE, curved))
+        told(strides, MIDDLE, 16)
+    assert float(np.median(strides.caution)) == pytest.approx(1 / curved, rel=0.4)
 
 
-def test_a_gene_that_spoils_every_step_is_left_alone():
+def test_a_gene_that_spoils_every_stride_is_left_alone():
     """Its changes cost ten times as much as any foretelling says."""
-    steps = Steps(BUDGET, np.random.default_rng(0))
-    steps.turn(outlook(MIDDLE))
-    bad = max(range(len(GENES)), key=lambda g: abs(steps.propose(1, ())[0][g] - MIDDLE[g]))
+    strides = Strides(BUDGET, np.random.default_rng(0))
+    strides.turn(outlook(MIDDLE))
+    bad = max(range(len(GENES)), key=lambda g: abs(strides.propose(1, ())[0][g] - MIDDLE[g]))
     away = outlook(MIDDLE).away
 
     def total(genes) -> float:
         return loss(genes) + 10 * away[bad][genes[bad]]
 
-    scores = [Score(str(n), g, total(g)) for n, g in enumerate(steps.propose(16, {MIDDLE}))]
+    scores = [Score(str(n), g, total(g)) for n, g in enumerate(strides.propose(16, {MIDDLE}))]
     assert sum(score.genes[bad] != MIDDLE[bad] for score in scores) > 4
-    steps.learn([Score("champion", MIDDLE, total(MIDDLE)), *scores])
-    others = np.delete(steps.caution, bad)
-    assert steps.caution[bad] > 3 > 2 * float(np.median(others)) > 1
-    assert steps.propose(1, ())[0][bad] == MIDDLE[bad]
+    strides.learn([Score("champion", MIDDLE, total(MIDDLE)), *scores])
+    others = np.delete(strides.caution, bad)
+    assert strides.caution[bad] > 3 > 2 * float(np.median(others)) > 1
+    assert strides.propose(1, ())[0][bad] == MIDDLE[bad]
 
 
-def test_of_nothing_told_there_are_no_steps():
-    steps = Steps(BUDGET, np.random.default_rng(0))
-    assert steps.propose(4, ()) == []
-    steps.turn(Outlook(MIDDLE))
-    assert steps.propose(4, ()) == []
-    steps.learn([Score("", MIDDLE, 1.0)])
-    assert (steps.caution == 1.0).all()
+def test_of_nothing_told_there_are_no_strides():
+    strides = Strides(BUDGET, np.random.default_rng(0))
+    assert strides.propose(4, ()) == []
+    strides.turn(Outlook(MIDDLE))
+    assert strides.propose(4, ()) == []
+    strides.learn([Score("", MIDDLE, 1.0)])
+    assert (strides.caution == 1.0).all()
 
 
-def test_the_surrogate_asks_for_steps_and_learns_from_them():
+def test_the_surrogate_asks_for_strides_and_learns_from_them():
     strategy = Surrogate(BUDGET, 8, 4, 0)
     strategy.tell([Score(str(n), genes, loss(genes)) for n, genes in enumerate(strategy.ask())])
     champion = strategy.survivors[0]

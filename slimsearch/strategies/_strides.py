@@ -1,10 +1,10 @@
-"""Steps away from a champion, each the best of all that are foretold to be worth it.
+"""Strides away from a champion, each the best of all that are foretold to be worth it.
 
 An outlook says for every change of every gene what it costs: along the gradient, and by how far
-weights move. A step is the policy on budget of least cost, as far as caution lets it go: how much
-more than foretold the way of a gene's weights counts. That is learnt from what steps turned out to
-cost (a normal distribution in closed form, in which genes share most of their caution): where one
-gene's changes spoil whatever they are part of, the next steps leave it alone.
+weights move. A stride is the policy on budget of least cost, as far as caution lets it go: how much
+more than foretold the way of a gene's weights counts. That is learnt from what strides turned out
+to cost (a normal distribution in closed form, in which genes share some of their caution): where
+one gene's changes spoil whatever they are part of, the next strides leave it alone.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,16 +15,16 @@ from slimsearch.budgets.budget import Budget
 from slimsearch.record.candidate import Genes, Outlook, Score
 
 BOLD = (1.0, 2.0, 4.0)  # times as cautious as was learnt
-VARIED = 1.0  # by how many powers of two further steps vary that, and what shapes cost
-STAY = 1e12  # the cost of a change that a step does not make
-TRIES = 10  # draws for each step
+VARIED = 1.0  # by how many powers of two further strides vary that, and what shapes cost
+STAY = 1e12  # the cost of a change that a stride does not make
+TRIES = 10  # draws for each stride
 ALL, EACH = 1.0, 2.0  # how far the caution of all genes, and of one, may lie from 1
 LEAST, MOST = 0.25, 32.0  # caution
 NOISE = 0.3  # of what the way is foretold to cost, that is none of these
 VAGUE = 0.1  # of what it is foretold to cost for most, for each measurement on everything
 
 
-class Steps:
+class Strides:
     def __init__(self, budget: Budget, random: np.random.Generator):
         self._budget, self._random = budget, random
         self._outlook: Outlook | None = None
@@ -62,7 +62,7 @@ class Steps:
             self.caution = np.clip(_learnt(self._seen), LEAST, MOST)
 
     def _costs(self, index: int) -> list[list[float]]:
-        """The first steps weigh all changes alike; others leave some out."""
+        """The first strides weigh all changes alike; others leave some out."""
         assert self._outlook is not None
         bold, price, share = BOLD[index] if index < len(BOLD) else 0.0, 1.0, 1.0
         if not bold:
