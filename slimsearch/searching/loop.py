@@ -212,9 +212,9 @@ def _look_ahead(loop: Loop, run: Run, watch: Watch, position: Position, index: i
 
 
 def _looked(loop: Loop, run: Run, watch: Watch, position: Position, genes: Genes) -> Outlook:
-    """From where these genes stand; an empty one where there is none to be had."""
+    """From where these genes stand; empty where nothing was foretold at all."""
     hints = run.history.hints
-    if hints is None or not hints.costs or not outlook.affordable(loop.evaluator.vlm):
+    if hints is None or not hints.costs:
         return Outlook(genes)
     _catch_up(loop, run, position)
     with watch.stage("outlook"):

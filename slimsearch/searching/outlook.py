@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from slimsearch import footprint
-from slimsearch.errors import SolverError
+from slimsearch.errors import SolverError, is_out_of_memory
 from slimsearch.model.vlm import VLM
 from slimsearch.record.candidate import Genes, Outlook
 from slimsearch.searching import sensitivity
@@ -25,17 +25,20 @@ SHARE = 0.25  # of the calibration that gradients are taken on
 FP32 = 4  # bytes of one number of a gradient
 
 
-def affordable(vlm: VLM) -> bool:
-    """Whether memory holds a gradient of every matrix."""
-    wanted = FP32 * sum(matrix.size for matrix in vlm.matrices)
-    return 2 * wanted < footprint.free_bytes(vlm.device)
-
-
 def look(space: Space, evaluator: Evaluator, genes: Genes, costs: Costs) -> Outlook:
-    """The outlook from these genes; `costs` are what each choice was foretold to cost. The model
-    keeps the policy."""
+    """The outlook from these genes, empty where gradients are not to be had; `costs` are what each
+    choice was foretold to cost. The model keeps the policy."""
+    if not _affordable(evaluator.vlm):
+        return Outlook(genes)
     evaluator.put_on(space.decode(genes))
-    slopes = _gradients(evaluator)
+    try:
+        slopes = _gradients(evaluator)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Outlook(genes)
+    if not all(bool(slope.isfinite().all()) for slope in slopes.values()):
+        return Outlook(genes)
     along, away = [], []
     parts = space.parts(evaluator.vlm.body)
     for gene, part, now, some in zip(space.genes, parts, genes, costs, strict=True):
@@ -49,6 +52,12 @@ def look(space: Space, evaluator: Evaluator, genes: Genes, costs: Costs) -> Outl
             along.append(tuple(changes))
             away.append((0.0,) * len(changes))
     return Outlook(genes, tuple(along), tuple(away))
+
+
+def _affordable(vlm: VLM) -> bool:
+    """Whether memory holds a gradient of every matrix, twice: of text and of pairs."""
+    wanted = 2 * FP32 * sum(matrix.size for matrix in vlm.matrices)
+    return wanted < footprint.free_bytes(vlm.device)
 
 
 def _gradients(evaluator: Evaluator) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch
 
 from slimsearch.api import assembly, inputs
 from slimsearch.model.batch import IGNORED
+from slimsearch.record.candidate import Outlook
 from slimsearch.searching import outlook, sensitivity
 from slimsearch.searching.allocation import HOPELESS
 from slimsearch.searching.watch import Watch
@@ -72,6 +73,27 @@ def test_what_could_not_be_solved_is_never_worth_it(loop):
     genes = tuple(0 if n == where else 1 for n in range(len(loop.space.genes)))
     found = outlook.look(loop.space, loop.evaluator, genes, costs_of(loop))
     assert found.along[where] == (0.0, HOPELESS, HOPELESS)
+
+
+@pytest.mark.parametrize("happens", ["memory", "nan"])
+def test_without_sound_gradients_there_is_no_outlook(loop, monkeypatch, happens):
+    def failing(vlm, batches):
+        if happens == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {matrix.name: torch.full((2, 2), torch.nan) for matrix in vlm.matrices}
+
+    monkeypatch.setattr(sensitivity, "gradients", failing)
+    genes = (1,) * len(loop.space.genes)
+    assert outlook.look(loop.space, loop.evaluator, genes, costs_of(loop)) == Outlook(genes)
+
+
+def test_another_error_is_no_lack_of_memory(loop, monkeypatch):
+    def failing(vlm, batches):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(sensitivity, "gradients", failing)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        outlook.look(loop.space, loop.evaluator, (1,) * len(loop.space.genes), costs_of(loop))
 
 
 def test_gradients_are_autograds(seen, batches):
