@@ -1,7 +1,9 @@
 """From the survivors to a champion: exact prunes, a last polish, the final table.
 
 Candidates were ranked on models stitched from the level store. The best few are pruned again,
-sequentially and exactly, under the projector that the search ended with; the best of those wins.
+sequentially and exactly, under the projector that the search ended with; the best of those wins, or
+the best as it was stitched: a search that goes by gradients chooses weights, not levels alone, and
+others at the same levels may lose what it found.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ RIDGE = 3.0  # of 0.01 to 10, best on both text and pairs where it was tried
 
 @dataclass(frozen=True)
 class Champion:
-    """The winner with its exactly pruned weights."""
+    """The winner, with its weights where they were pruned exactly."""
 
     score: Score
     policy: Policy
@@ -116,14 +118,17 @@ def crown(loop: Loop, run: Run, watch: Watch, position: Position) -> Champion:
     if best is None:
         run.give_up(exact, exact=True)
         raise ResourceError(f"Every finalist failed; the last one: {exact[-1].failure}.")
+    totals = ([score.total for score in some] for some in (finalists, exact))
+    correlation = None if loop.settings.exact else ranks.correlation(*totals)
     score, packed = best
+    if not loop.settings.exact and pick.order([score, finalists[0]], front)[0] is finalists[0]:
+        watch.note("The best candidate scores better as it was stitched than pruned again.")
+        score, packed = finalists[0], {}
     policy = loop.space.decode(score.genes)
     if packed is None:  # scored before the run was interrupted
         packed = prune_policy(loop, policy)
         note_raised(loop, run, watch, f"finalist {score.candidate}")
-    totals = ([score.total for score in some] for some in (finalists, exact))
-    correlation = None if loop.settings.exact else ranks.correlation(*totals)
-    return Champion(score, policy, packed, correlation, tuple(exact), several)
+    return Champion(score, policy, packed or None, correlation, tuple(exact), several)
 
 
 def tuned(loop: Loop) -> list[str]:

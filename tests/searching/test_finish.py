@@ -25,9 +25,17 @@ def played(small, tmp_path):
         yield bench, opened, play(bench.loop, opened, Watch())
 
 
-def crowned(played):
+def crowned(played, worse: float = 100.0):
+    """The champion, every candidate scoring so much worse as it was stitched."""
     bench, opened, position = played
-    return finish.crown(bench.loop, opened, Watch(), position)
+    front = finish._front
+
+    def shifted(*given):
+        return [replace(score, total=score.total + worse) for score in front(*given)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "_front", shifted)
+        return finish.crown(bench.loop, opened, Watch(), position)
 
 
 def weights(loop) -> dict[str, torch.Tensor]:
@@ -50,6 +58,18 @@ def test_the_best_exactly_pruned_finalist_is_crowned(played):
         assert score.terms == terms
         assert score.total == loop.evaluator.total(terms)
         assert score.projector == position.projector
+
+
+def test_the_best_as_it_was_stitched_is_crowned_where_that_scores_better(played):
+    loop, _, position = played[0].loop, *played[1:]
+    found = crowned(played, worse=-100.0)
+    best = min((position.scores[genes] for genes in loop.strategy.survivors),
+               key=lambda score: score.total)  # fmt: skip
+    assert found.score.candidate == best.candidate
+    assert found.weights is None
+    assert len(found.finalists) == 3
+    found.put_on(loop)
+    assert loop.evaluator.total(loop.evaluator.measure()) == pytest.approx(best.total, rel=1e-6)
 
 
 def test_finalists_are_the_best_survivors_under_the_last_projector(played):
