@@ -6,6 +6,8 @@
 Policies by rule are scored on all of the calibration: optimal by the uniform policy's gradients, as
 searches begin, and by the dense model's. Then others, cheapest under prices drawn around the
 foretold ones, are scored on each share that candidates race on: how these agree with all of it.
+Last, the outlook from the optimal policy: what strides from there and switches of levels are
+foretold to cost, and what they cost.
 """
 
 import argparse
@@ -16,11 +18,12 @@ import numpy as np
 
 from slimsearch import Settings
 from slimsearch.api import assembly, inputs
-from slimsearch.record.candidate import Candidate, Genes, Score
-from slimsearch.searching import allocation, ranks, sensitivity
+from slimsearch.record.candidate import Candidate, Genes, Hints, Score
+from slimsearch.searching import allocation, outlook, ranks, sensitivity
 from slimsearch.searching.allocation import Costs, Ground
 from slimsearch.searching.loop import Loop
 from slimsearch.searching.watch import Watch
+from slimsearch.strategies._strides import Strides
 from slimsearch.surgery import level_store
 
 APART = 0.5  # how far drawn prices lie from the foretold ones
@@ -42,8 +45,9 @@ def main() -> None:
     with TemporaryDirectory() as place:
         fill(loop, Path(place))
         ground = Ground(loop.space, loop.evaluator, stored=True)
-        costs = by_rule(loop, ground)
-        on_shares(loop, drawn(loop, costs, given.policies))
+        known = by_rule(loop, ground)
+        on_shares(loop, drawn(loop, known.costs, given.policies))
+        ahead(loop, known)
 
 
 def fill(loop: Loop, folder: Path) -> None:
@@ -56,8 +60,8 @@ def fill(loop: Loop, folder: Path) -> None:
     evaluator.store.load(folder)
 
 
-def by_rule(loop: Loop, ground: Ground) -> Costs:
-    """Prints what each rule scores, and returns the costs that a search begins with."""
+def by_rule(loop: Loop, ground: Ground) -> Hints:
+    """Prints what each rule scores, and returns what a search begins with."""
     known = allocation.gather(("uniform", "owl", "optimal"), ground)
     found = dict(known.allocations)
     found["optimal, dense gradients"] = loop.space.budget.cheapest(dense_costs(loop, ground))
@@ -65,7 +69,7 @@ def by_rule(loop: Loop, ground: Ground) -> Costs:
         score = scored(loop, name, genes, 1.0)
         terms = ", ".join(f"{term} {value:.3f}" for term, value in score.terms.items())
         print(f"{name:>24}: {score.total:.3f} ({terms})", flush=True)
-    return known.costs
+    return known
 
 
 def dense_costs(loop: Loop, ground: Ground) -> list[list[float]]:
@@ -106,6 +110,30 @@ def on_shares(loop: Loop, policies: list[Genes]) -> None:
         for share, some in values.items():
             alike = ranks.correlation(some, values[1.0]) or 0.0
             print(f"{name} on {share:g}: spread {np.std(some):.4f}, ranks as on all {alike:.2f}")
+
+
+def ahead(loop: Loop, known: Hints) -> None:
+    """Prints what changes of the optimal policy are foretold to cost beside what they do."""
+    genes, random = known.allocations["optimal"], np.random.default_rng(0)
+    told = outlook.look(loop.space, loop.evaluator, genes, known.costs)
+    strides = Strides(loop.space.budget, random)
+    strides.turn(told)
+    tried = strides.propose(6, {genes})
+    tried += [loop.space.budget.switched(genes, times, random) for times in (2, 4, 8, 16) * 2]
+    before = scored(loop, "before", genes, 1.0).total
+    found = []
+    for other in tried:
+        ways = told.along, told.away, known.costs
+        along, away, plain = (sum(c[i] for c, i in zip(w, other, strict=True)) for w in ways)
+        plain -= sum(c[i] for c, i in zip(known.costs, genes, strict=True))
+        cost = scored(loop, "after", other, 1.0).total - before
+        moved = sum(a != b for a, b in zip(genes, other, strict=True))
+        print(f"{moved:>3} genes moved: foretold {along + away:+.4f} (by the uniform policy's "
+              f"gradients {plain:+.4f}), measured {cost:+.4f}", flush=True)  # fmt: skip
+        found.append((along + away, plain, cost))
+    ahead, plain, cost = zip(*found, strict=True)
+    print(f"ranks as measured: {ranks.correlation(ahead, cost):.2f}, by the uniform policy's "
+          f"gradients {ranks.correlation(plain, cost):.2f}")  # fmt: skip
 
 
 def scored(loop: Loop, name: str, genes: Genes, share: float) -> Score:
