@@ -21,7 +21,7 @@ from slimsearch.searching.evaluate import Evaluator
 from slimsearch.searching.space import Space
 from slimsearch.surgery.level_store import LevelStore
 
-SHARE = 0.25  # of the calibration that gradients are taken on
+SHARE = 0.5  # of the calibration that gradients are taken on: strides fit themselves to less
 FP32 = 4  # bytes of one number of a gradient
 
 
