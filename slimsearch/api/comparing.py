@@ -47,11 +47,14 @@ def trials(chosen: Settings) -> list[Trial]:
         )
     ]
     found += _recipes(own, untuned)
-    found += [
-        Trial(name, plugins.about("strategies", name).rstrip("."), replace(own, strategy=name))
-        for name in plugins.names("strategies")
-        if name != strategy_of(chosen) and not plugins.find("strategies", name).weighs_terms
-    ]
+    for name in plugins.names("strategies"):
+        if name == strategy_of(chosen) or plugins.find("strategies", name).weighs_terms:
+            continue
+        about = plugins.about("strategies", name).rstrip(".")
+        found += [
+            Trial(name, about, replace(own, strategy=name, **untuned)),
+            Trial(f"{name}-polished", f"{name}, then trained as ours", replace(own, strategy=name)),
+        ]
     return [
         *found,
         Trial("searched", f"ours, by {strategy_of(chosen)}", own),

@@ -29,7 +29,8 @@ def test_rows_come_from_the_shelf_and_differ_from_ours_in_what_they_say(small):
         assert rows[f"uniform-{solver}"].solver == solver
     for name in plugins.names("strategies"):
         if name not in ("pareto", strategy_of(small)):
-            assert rows[name] == replace(ours, strategy=name)
+            assert rows[f"{name}-polished"] == replace(ours, strategy=name)
+            assert rows[name] == replace(ours, strategy=name, projector_steps=0, polish="none")
     assert "pareto" not in rows
     assert rows["no-norm-term"] == replace(ours, eta=0.0)
     assert rows["even-weights"] == replace(ours, neighbours=0)
