@@ -92,10 +92,12 @@ class Speaker:
 
         answers = []
         said = self._reading.say(prompts, self._speech.ends, most, heard)
-        for talk, tokens in zip(talks, said, strict=True):
+        for row, (talk, tokens) in enumerate(zip(talks, said, strict=True)):
             ended = tokens[-1] in self._speech.ends
             kept = tokens[:-1] if ended else tokens
             text = self._speech.decode(kept).strip()
+            if piece := pieces[row].rest(text):
+                hear(row, piece)
             talk.turns[-1] = Turn(talk.turns[-1].question, text)
             answers.append(Answer(text, tuple(kept), ended))
         return answers
@@ -164,7 +166,13 @@ class _Pieces:
     def add(self, token: int) -> str:
         self._tokens.append(token)
         whole = self._speech.decode(self._tokens).strip()
-        if whole.endswith("\N{REPLACEMENT CHARACTER}") or not whole.startswith(self._shown):
+        if whole.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        return self.rest(whole)
+
+    def rest(self, whole: str) -> str:
+        """What is still to be shown of a text, though it ends in half a letter."""
+        if not whole.startswith(self._shown):
             return ""
         piece, self._shown = whole[len(self._shown) :], whole
         return piece

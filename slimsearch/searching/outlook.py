@@ -30,9 +30,11 @@ def look(space: Space, evaluator: Evaluator, genes: Genes, costs: Costs) -> Outl
     choice was foretold to cost. The model keeps the policy."""
     if not _affordable(evaluator.vlm):
         return Outlook(genes)
-    evaluator.put_on(space.decode(genes))
     try:
+        evaluator.put_on(space.decode(genes))
         slopes = _gradients(evaluator)
+    except SolverError:  # a level that could not be solved
+        return Outlook(genes)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

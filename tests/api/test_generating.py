@@ -156,3 +156,19 @@ def test_refvlm_says_the_same_in_every_engine(tmp_path):
         fresh = [Talk(talk.picture) for talk in talks]
         said = speaker.ask(fresh, questions, 16)
         assert [list(answer.tokens) for answer in said] == wanted
+
+
+class Spelling:
+    """Says every token as its bytes."""
+
+    def decode(self, tokens) -> str:
+        return bytes(tokens).decode("utf-8", "replace")
+
+
+def test_pieces_are_whole_letters_and_together_the_text():
+    tokens = [*" a\u00e9 b".encode(), 0xC3]
+    pieces = generating._Pieces(Spelling())
+    shown = [piece for token in tokens if (piece := pieces.add(token))]
+    assert shown == ["a", "\u00e9", " b"]
+    assert pieces.rest(Spelling().decode(tokens).strip()) == "\N{REPLACEMENT CHARACTER}"
+    assert pieces.rest(Spelling().decode(tokens).strip()) == ""

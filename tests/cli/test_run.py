@@ -174,7 +174,7 @@ def test_resume_of_a_finished_run(slimsearch, run):
 )
 def test_a_signal_stops_a_run_that_then_goes_on(slimsearch, flags, small, tmp_path, number, code):
     out = tmp_path / "run"
-    words = flags(small, out=out, rounds=12, candidates=8, policy="per_matrix")
+    words = flags(small, out=out, rounds=12, patience=0, candidates=8, policy="per_matrix")
     with subprocess.Popen(
         [SLIMSEARCH, "run", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -75,6 +75,12 @@ def test_what_could_not_be_solved_is_never_worth_it(loop):
     assert found.along[where] == (0.0, HOPELESS, HOPELESS)
 
 
+def test_from_what_could_not_be_solved_there_is_no_outlook(loop):
+    loop.evaluator.store.refuse("blocks.1.up", "no damping helped")
+    genes = (1,) * len(loop.space.genes)
+    assert outlook.look(loop.space, loop.evaluator, genes, costs_of(loop)) == Outlook(genes)
+
+
 @pytest.mark.parametrize("happens", ["memory", "nan"])
 def test_without_sound_gradients_there_is_no_outlook(loop, monkeypatch, happens):
     def failing(vlm, batches):
