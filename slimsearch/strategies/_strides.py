@@ -28,8 +28,10 @@ class Strides:
     def __init__(self, budget: Budget, random: np.random.Generator):
         self._budget, self._random = budget, random
         self._outlook: Outlook | None = None
-        self._seen: list[tuple[np.ndarray, float, float]] = []  # ways by gene, their cost, noise
-        self.caution = np.ones(len(budget.genes))
+        count = len(budget.genes)
+        self._precision = np.linalg.inv(ALL**2 + EACH**2 * np.eye(count))  # of caution
+        self._pull = np.zeros(count)  # away from 1, by what was seen
+        self.caution = np.ones(count)
 
     def turn(self, outlook: Outlook) -> None:
         self._outlook = outlook if outlook.along else None
@@ -57,9 +59,10 @@ class Strides:
             left = risen - float(_chosen(self._outlook.along, genes).sum())
             noise = np.hypot(NOISE * way.sum(), VAGUE * most / of[genes].share ** 0.5)
             if way.any():
-                self._seen.append((way, left, float(noise)))
-        if self._seen:
-            self.caution = np.clip(_learnt(self._seen), LEAST, MOST)
+                self._precision += np.outer(way, way) / noise**2
+                self._pull += way * (left - way.sum()) / noise**2
+        learnt = 1 + np.linalg.solve(self._precision, self._pull)
+        self.caution = np.clip(learnt, LEAST, MOST)
 
     def _costs(self, index: int) -> list[list[float]]:
         """The first strides weigh all changes alike; others leave some out."""
@@ -87,12 +90,3 @@ class Strides:
 
 def _chosen(costs: Sequence[Sequence[float]], genes: Genes) -> np.ndarray:
     return np.array([some[index] for some, index in zip(costs, genes, strict=True)])
-
-
-def _learnt(seen: Sequence[tuple[np.ndarray, float, float]]) -> np.ndarray:
-    """The mean of caution by gene, normally distributed around 1, given what was seen."""
-    ways = np.array([way for way, _, _ in seen])
-    left, noise = (np.array([each[place] for each in seen]) for place in (1, 2))
-    spread = ALL**2 + EACH**2 * np.eye(ways.shape[1])
-    pull = np.linalg.solve(ways @ spread @ ways.T + np.diag(noise**2), left - ways.sum(1))
-    return 1 + spread @ (ways.T @ pull)
