@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from slimsearch.model.batch import IGNORED, Batch
 from slimsearch.model.vlm import VLM
@@ -86,11 +87,8 @@ def _noting_gradients(vlm: VLM, sums: dict[str, Tensor]) -> Iterator[None]:
         sums[name] += out[0].float().square().sum()
 
     hooks = [vlm.linear(name).register_full_backward_hook(partial(note, name)) for name in sums]
-    try:
+    with _removed_after(hooks):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -106,11 +104,8 @@ def _adding_gradients(vlm: VLM, sums: dict[str, Tensor]) -> Iterator[None]:
 
     hooks = [vlm.linear(name).register_forward_pre_hook(partial(keep, name)) for name in sums]
     hooks += [vlm.linear(name).register_full_backward_hook(partial(add, name)) for name in sums]
-    try:
+    with _removed_after(hooks):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -119,6 +114,12 @@ def _noting_inputs(vlm: VLM, squares: dict[str, Tensor]) -> Iterator[None]:
         squares[name] += args[0].detach().float().square().flatten(0, -2).sum(0)
 
     hooks = [vlm.linear(name).register_forward_pre_hook(partial(note, name)) for name in squares]
+    with _removed_after(hooks):
+        yield
+
+
+@contextmanager
+def _removed_after(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
     try:
         yield
     finally:

@@ -45,6 +45,8 @@ class Prices:
         self, count: int, scores: Mapping[Genes, Score], known: Collection[Genes]
     ) -> list[Genes]:
         """So many new policies that are cheapest under drawn prices, the mean ones first."""
+        if not count:
+            return []
         mean, spread = self._posterior([score for score in scores.values() if score.ok])
         found: list[Genes] = []
         for index in range(TRIES * count):
