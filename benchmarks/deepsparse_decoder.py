@@ -6,7 +6,8 @@
 
 Every phase compiles all engines first and then lets them take turns. `own` is the speed against
 the same engine's dense, `best` against the best dense engine of all; both of medians, and of the
-fast quarters where a busy machine spoils medians.
+fast quarters where a busy machine spoils medians. `a weight` is how many times as long one that was
+kept takes as one of the dense matrix: what a sparse kernel pays for knowing where it stands.
 """
 
 import argparse
@@ -187,6 +188,7 @@ def show(title: str, engines: list[Engine]) -> None:
             name, f"{s:g}", f"{1e3 * t:.2f}", f"{1e3 * fast[name, s]:.2f}",
             ratio(middle, name, s), ratio(fast, name, s),
             f"{best[0] / t:.2f}", f"{best_quick / fast[name, s]:.2f}",
+            f"{fast[name, s] / (1 - s) / fast[name, 0.0]:.2f}" if (name, 0.0) in fast else "-",
         ]
         for (name, s), t in middle.items()
     ]  # fmt: skip
@@ -199,6 +201,7 @@ def show(title: str, engines: list[Engine]) -> None:
         "own quick",
         "best",
         "best quick",
+        "a weight",
     )
     display.grid(title, columns, rows)
     choice, time = min(middle.items(), key=lambda item: item[1])

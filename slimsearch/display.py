@@ -195,7 +195,8 @@ def speeds(rows: Sequence[Any]) -> None:
     cells = [
         [
             row.model, row.engine, str(row.prompt),
-            f"{row.prefill_ms:.2f}{around(row.prefill_spread)}", f"{row.first_token_ms:.2f}",
+            f"{row.prefill_ms:.2f}{around(row.prefill_spread)}",
+            f"{row.first_token_ms:.2f}{around(row.first_token_spread)}",
             f"{row.decode_per_s:.1f}{around(row.decode_spread)}",
             times(row.prefill_of_own_dense, row.decode_of_own_dense),
             times(row.prefill_of_best_dense, row.decode_of_best_dense),

@@ -46,7 +46,7 @@ class Settings:
     patience: int = _setting(
         -1,
         "Rounds in a row that lower the best score by less than a hundredth, after which a search "
-        "ends early; 0: it plays all its rounds. -1: 3, and 0 with --exact or --strategy pareto.",
+        "ends early; 0: it plays all its rounds. -1: 2, and 0 with --exact or --strategy pareto.",
         -1,
     )
     candidates: int = _setting(16, "Candidates a round.", 1)
@@ -276,7 +276,7 @@ def patience_of(settings: Settings) -> int:
     """Rounds that hardly bring a better candidate and end a search; 0: none do."""
     if settings.patience >= 0:
         return settings.patience
-    return 0 if settings.exact else 3
+    return 0 if settings.exact else 2
 
 
 def policy_of(settings: Settings) -> str:

@@ -57,6 +57,7 @@ class Row:
     prefill_ms: float
     prefill_spread: float | None  # between the quartiles, over the median; None of one round
     first_token_ms: float
+    first_token_spread: float | None
     decode_per_s: float
     decode_spread: float | None
     prefill_of_own_dense: float | None  # how many times as fast as the same engine dense
@@ -246,7 +247,8 @@ def _rows(contestants: Sequence[Contestant]) -> Iterator[Row]:
             own = dense.get(one.engine)
             yield Row(
                 one.model, one.engine, length,
-                prefill * 1e3, _spread(one.prefill[length]), median(one.first[length]) * 1e3,
+                prefill * 1e3, _spread(one.prefill[length]),
+                median(one.first[length]) * 1e3, _spread(one.first[length]),
                 1 / decode, _spread(one.decode[length]),
                 own and own[0] / prefill, own and own[1] / decode,
                 best[0] / prefill if best else None, best[1] / decode if best else None,

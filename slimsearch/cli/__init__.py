@@ -7,6 +7,7 @@
 import os
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
@@ -33,6 +34,7 @@ from slimsearch.cli import (
 )
 from slimsearch.cli.stopping import stoppable
 from slimsearch.errors import InputError, SlimsearchError, Stopped
+from slimsearch.version import __version__
 
 DEBUG = "--debug"
 
@@ -62,6 +64,22 @@ app.command("report")(report.command)
 app.command("eval")(eval_.command)
 app.command("list")(list_.command)
 app.command("doctor")(doctor.command)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"slimsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole_line(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def main() -> None:

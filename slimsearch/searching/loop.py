@@ -65,14 +65,16 @@ class Loop:
 class Position:
     """Where a search stands: the projector's version and each genes' latest score.
 
-    `measured` holds the latest measurement of a candidate on a share of the calibration; `idle`
-    counts the rounds in a row that hardly brought a better champion.
+    `measured` holds the latest measurement of a candidate on a share of the calibration; `seen` is
+    where the strategy's outlook is from; `idle` counts the rounds in a row that hardly brought a
+    better champion.
     """
 
     projector: int
     scores: dict[Genes, Score]
     measured: dict[tuple[str, float], Score] = field(default_factory=dict)
     champion: Score | None = None
+    seen: Genes | None = None
     idle: int = 0
 
 
@@ -197,17 +199,20 @@ def _begin(loop: Loop, run: Run, watch: Watch) -> None:
 
 
 def _look_ahead(loop: Loop, run: Run, watch: Watch, position: Position, index: int) -> None:
-    """Tells the strategy what changes of the champion, at first of the optimal allocation, would
+    """Tells the strategy what changes of a new champion, at first of the optimal allocation, would
     cost, where it wants to know."""
     hints = run.history.hints
     if not loop.strategy.looks_ahead or hints is None or loop.settings.exact:
         return
     genes = position.champion.genes if position.champion else hints.allocations.get("optimal")
+    if genes is None or genes == position.seen:
+        return
     told = run.history.outlooks.get(index)
-    if told is None and genes is not None and index not in run.history.rounds:
+    if told is None and index not in run.history.rounds:
         told = _looked(loop, run, watch, position, genes)
         run.add_outlook(index, told)
     if told is not None:
+        position.seen = genes
         loop.strategy.turn(told)
 
 

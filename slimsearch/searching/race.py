@@ -14,7 +14,7 @@ from math import ceil
 from slimsearch.errors import SettingsError
 from slimsearch.record.candidate import Candidate, Score
 
-PROMOTED = 0.4  # of the candidates of a rung go on to the next
+PROMOTED = 1 / 3  # of the candidates of a rung go on to the next
 
 Measure = Callable[[Sequence[Candidate], float], list[Score]]  # on a share of the calibration
 

@@ -16,6 +16,7 @@ from slimsearch.errors import SolverError
 
 CHUNK = 4096  # tokens turned into fp32 at a time
 SHORT = (torch.bfloat16, torch.float16)
+LEAST = 256  # columns of a product that is worth halving
 STRIPE = 512  # columns of H multiplied at a time in `half_trace`
 UNFIT = (
     "calibration inputs of this matrix are not finite (NaN or infinity). Run the model in"
@@ -38,7 +39,8 @@ class Hessian:
     """X X^T of `tokens` calibration tokens; `matrix` is [columns, columns] fp32, undamped.
 
     `parts` holds its diagonal for each calibration set by itself, where a solver asks for that.
-    `drift` is sum (x' - x) x^T, x' being the inputs that the dense model has in the place of x.
+    `drift` is sum (x' - x) x^T over `drifted` of the tokens, x' being the inputs that the dense
+    model has in the place of x.
     """
 
     def __init__(self, matrix: Tensor, tokens: int):
@@ -46,6 +48,7 @@ class Hessian:
         self.tokens = tokens
         self.parts: dict[str, Tensor] = {}  # calibration set -> [columns]
         self.drift: Tensor | None = None  # [columns, columns]
+        self.drifted = 0
         self._factors: dict[float, Factor] = {}
 
     @staticmethod
@@ -63,8 +66,7 @@ class Hessian:
                     product = torch.mm(chunk.T, chunk, out_dtype=torch.float32)  # pyright: ignore[reportCallIssue]
                     self.matrix.add_(product)
                 else:
-                    part = chunk.to(torch.float32)
-                    self.matrix.addmm_(part.T, part)
+                    _add_squared(self.matrix, chunk.to(torch.float32))
 
     def add_part(self, name: str, inputs: Tensor) -> None:
         """Notes that these inputs, which `add` is given too, belong to one calibration set."""
@@ -75,6 +77,7 @@ class Hessian:
         """Notes what the dense model has in the place of these inputs, which `add` is given too."""
         if self.drift is None:
             self.drift = torch.zeros_like(self.matrix)
+        self.drifted += len(inputs)
         with full_precision():
             for there, here in zip(dense.split(CHUNK), inputs.split(CHUNK), strict=True):
                 part = here.to(self.matrix.device, torch.float32)
@@ -86,7 +89,7 @@ class Hessian:
         Minimises |V x - W x'|^2 + ridge * mean(diag H) |V - W|^2 over V, in closed form. The ridge
         keeps what the calibration says little about as it was.
         """
-        if self.drift is None:
+        if self.drift is None or not self.drifted:
             return weights
         added = max(ridge * float(self.matrix.diagonal().mean()), 1e-12)
         damped = self.matrix.clone()
@@ -95,7 +98,7 @@ class Hessian:
             lower, failed = torch.linalg.cholesky_ex(damped)
             if int(failed):
                 return weights
-            pulled = weights.float() @ self.drift
+            pulled = weights.float() @ self.drift * (self.tokens / self.drifted)
             return weights + torch.cholesky_solve(pulled.T, lower).T.to(weights.dtype)
 
     def factor(self, damping: float) -> Factor:
@@ -168,6 +171,21 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _add_squared(matrix: Tensor, rows: Tensor) -> None:
+    """Adds rows^T rows, by halves: of what is off the diagonal squares one side is the other's."""
+    size = rows.shape[1]
+    if size <= LEAST:
+        matrix.addmm_(rows.T, rows)
+        return
+    half = size // 2
+    first, second = rows[:, :half], rows[:, half:]
+    _add_squared(matrix[:half, :half], first)
+    _add_squared(matrix[half:, half:], second)
+    across = first.T @ second
+    matrix[:half, half:] += across
+    matrix[half:, :half] += across.T
 
 
 def _inverse_factor(matrix: Tensor, dead: Tensor, added: float) -> Tensor | None:

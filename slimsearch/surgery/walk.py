@@ -9,6 +9,7 @@ activations go along beside the pruned one's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ from slimsearch.routes.passage import Passage
 from slimsearch.routes.stand_in import standing_in
 from slimsearch.surgery.hessian import Hessian
 
+EVERY = 2  # the first batch of each source, and every so many after it, tell the drift
 FEEDING = {"text": (TEXT,), "prompt": (PROMPT,), "both": (TEXT, PROMPT)}
 
 
@@ -74,7 +76,7 @@ class _Flow:
     counts: Tensor  # [rows * length]
     parts: Mapping[str, Tensor]  # calibration set -> those of `counts` that belong to it
     calls: Sequence[_Call]  # for each block
-    dense: Tensor | None = None  # hidden states of the dense model, where drift is measured
+    dense: Tensor | None = None  # hidden states of the dense model, where this tells the drift
 
 
 def walk(
@@ -89,15 +91,18 @@ def walk(
 ) -> Iterator[Stop]:
     """Yields every stop, first block to last; `by_set` fills the Hessians' parts too.
 
-    `drift` fills their drift: how far pruned inputs are from the dense model's. It wants a block
-    whole, so it does not go with `true_sequential`.
+    `drift` fills their drift: how far pruned inputs are from the dense model's, told by some of
+    the batches. It wants a block whole, so it does not go with `true_sequential`.
 
     `true_sequential` takes a fresh Hessian after each stage of a block has been pruned; otherwise
     all stages of a block see its unpruned self (SparseGPT's reference does the latter).
     """
     flows = [_start(vlm, batch, tokens, by_set) for batch in batches]
-    for flow in flows:
-        flow.dense = flow.hidden if drift else None
+    read = Counter[str]()
+    for flow, batch in zip(flows, batches, strict=True):
+        if drift and read[batch.source] % EVERY == 0:
+            flow.dense = flow.hidden
+        read[batch.source] += 1
     stages = [tuple(stage) for stage in vlm.stages]
     for index, block in enumerate(vlm.blocks):
         passes = [(stage,) for stage in stages] if true_sequential else [tuple(stages)]

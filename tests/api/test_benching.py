@@ -34,7 +34,7 @@ def rows(engines: dict, length: int = 16) -> tuple[benching.Row, ...]:
         Contestant(
             model, engine, Still(), 8, 2**20,
             prefill={length: [prompt * 0.9, prompt, prompt * 1.1]},
-            first={length: [prompt * 1.2] * 3},
+            first={length: [prompt * 1.1, prompt * 1.2, prompt * 1.3]},
             decode={length: [token * 1.1, token, token * 0.9]},
         )
         for (model, engine), (prompt, token) in engines.items()
@@ -59,6 +59,7 @@ def test_ratios_are_against_the_same_engine_and_the_best():
     assert sparse.prefill_ms == pytest.approx(20)
     assert sparse.prefill_spread == pytest.approx(0.2)
     assert sparse.first_token_ms == pytest.approx(24)
+    assert sparse.first_token_spread == pytest.approx(0.1 / 1.2 * 2)
     assert sparse.decode_per_s == pytest.approx(50)
     assert sparse.prefill_of_own_dense == pytest.approx(2)
     assert sparse.decode_of_own_dense == pytest.approx(1)

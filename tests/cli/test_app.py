@@ -13,6 +13,7 @@ import typer.testing
 from slimsearch.api import benching
 from slimsearch.cli import app
 from slimsearch.settings import Settings
+from slimsearch.version import __version__
 
 COMMANDS = ("bench", "run", "resume", "plan", "status", "show", "prune", "export", "generate",
             "list", "compare", "doctor", "sweep", "tune", "report",
@@ -34,6 +35,11 @@ def test_every_command_has_help(command):
     found = typer.testing.CliRunner().invoke(app, [command, "--help"])
     assert found.exit_code == 0
     assert "Usage" in plain(found.output)
+
+
+def test_the_version_is_said():
+    found = typer.testing.CliRunner().invoke(app, ["--version"])
+    assert (found.exit_code, found.output) == (0, f"slimsearch {__version__}\n")
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "prune"])
@@ -147,7 +153,7 @@ def test_a_place_that_the_system_refuses_is_named_and_no_bug(slimsearch, tmp_pat
 
 
 def test_what_was_timed_is_told_though_it_cannot_be_drawn(slimsearch, tmp_path, monkeypatch):
-    timed = {"prompt": 8, "decode_spread": None, **dict.fromkeys(
+    timed = {"prompt": 8, **dict.fromkeys(("decode_spread", "first_token_spread")), **dict.fromkeys(
         ("prefill_ms", "first_token_ms", "decode_per_s", "ready_s", "file_mib", "memory_mib",
          "prefill_spread", "prefill_of_own_dense", "decode_of_own_dense", "prefill_of_best_dense",
          "decode_of_best_dense"), 1.0)}  # fmt: skip

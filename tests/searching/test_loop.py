@@ -1,7 +1,7 @@
 """Rounds: who is asked, who is scored again, what the strategy is told, and exact replay."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 import tiny
@@ -125,12 +125,13 @@ def test_survivors_keep_their_names_and_their_text_loss(played):
         assert score.terms["answer_loss"] != old.terms["answer_loss"]
 
 
-def test_before_each_round_the_outlook_is_from_the_champion(played):
+def test_an_outlook_is_taken_from_each_new_champion(played):
     loop, rounds = played[0], rounds_of(played[3])
     (hints,) = (record for record in tiny.records(played[3]) if record["kind"] == "hints")
     first = tuple(hints["allocations"]["optimal"])
     champions = [first, *(done.champion.genes for done in rounds[:-1])]
-    assert [told.genes for told in loop.strategy.turns] == champions
+    new = [genes for genes, _ in groupby(champions)]
+    assert [told.genes for told in loop.strategy.turns] == new
     for told in loop.strategy.turns:
         assert [len(some) for some in told.along] == [len(g.choices) for g in loop.space.genes]
         assert {some[now] for some, now in zip(told.along, told.genes, strict=True)} == {0.0}
@@ -141,7 +142,8 @@ def test_where_gradients_take_too_much_memory_the_search_goes_on_without(
 ):
     monkeypatch.setattr("slimsearch.footprint.free_bytes", lambda device: 1000)
     loop, _, _ = play_in(tmp_path / "run", rounds=2)
-    assert [told.along for told in loop.strategy.turns] == [(), ()]
+    assert loop.strategy.turns
+    assert not any(told.along for told in loop.strategy.turns)
     assert len(rounds_of(tmp_path / "run")) == 2
 
 

@@ -173,3 +173,28 @@ def test_there_is_nothing_to_follow_without_drift():
     hessian.add_drift(inputs, inputs)
     assert torch.equal(hessian.follow(weights, 1.0), weights)
     assert torch.equal(hessian.follow(weights, 1e9), weights)
+
+
+def test_what_some_tokens_drift_is_taken_to_be_what_all_do():
+    torch.manual_seed(1)
+    dense, weights = torch.randn(60, 7), torch.randn(5, 7)
+    inputs = dense + 0.3 * torch.randn(60, 7)
+    whole, part = Hessian.zeros(7), Hessian.zeros(7)
+    for hessian in (whole, part):
+        hessian.add(inputs)
+        hessian.add(inputs)
+        hessian.add_drift(dense, inputs)
+    whole.add_drift(dense, inputs)
+    assert torch.allclose(part.follow(weights, 0.5), whole.follow(weights, 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [module.LEAST + 1, 2 * module.LEAST + 77])
+def test_what_is_added_by_halves_is_the_whole_product(columns):
+    torch.manual_seed(1)
+    inputs = torch.randn(300, columns)
+    hessian = Hessian.zeros(columns)
+    hessian.add(inputs)
+    expected = inputs.double().T @ inputs.double()
+    assert torch.allclose(hessian.matrix.double(), expected, atol=1e-3)
+    hessian.add(inputs)
+    assert torch.allclose(hessian.matrix.double(), 2 * expected, atol=2e-3)
