@@ -38,7 +38,10 @@ def write(
         raise RunError(f"{folder} exists already; choose another folder or remove it.")
     with files.new_folder(folder) as temporary:
         vlm.checkpoint.copy_beside(temporary)
-        forms = {name: exporter.fill(vlm, temporary) for name, exporter in exporters.items()}
+        forms = {
+            name: _sealed(exporter.fill(vlm, temporary), temporary / name)
+            for name, exporter in exporters.items()
+        }
         record = {**facts, "exports": forms}
         if "hf" in exporters:
             record = thinning.told(vlm, record)
@@ -132,14 +135,37 @@ class Artefact:
         """The form of our own engine; its files are there and lie in the folder."""
         for name in (DECODER, OTHERS):
             part(self.folder, FORM, name)
-        seals = self.recorded(FORM).get("seals", {})
-        return Held(self.checkpoint, seals if isinstance(seals, dict) else {})
+        return Held(self.checkpoint, self._seals(FORM))
+
+    def check(self, form: str) -> None:
+        """Refuses a form of which a file is not as it was written; older exports do not tell."""
+        for name, sealed in self._seals(form).items():
+            file = part(self.folder, form, name)
+            try:
+                unlike = files.unlike(file, sealed)
+            except (KeyError, TypeError):
+                unlike = f"cannot be checked: {self.folder / RECORD} is damaged"
+            if unlike:
+                raise ModelError(f"{file} {unlike}. Export it again with --to {form}.")
 
     def recorded(self, form: str) -> Mapping[str, Any]:
         """What the exporter of a form recorded."""
         forms = self.record.get("exports")
         found = forms.get(form) if isinstance(forms, dict) else None
         return found if isinstance(found, dict) else {}
+
+    def _seals(self, form: str) -> Mapping[str, Any]:
+        """What was recorded of a form's files, by name."""
+        seals = self.recorded(form).get("seals")
+        return seals if isinstance(seals, dict) else {}
+
+
+def _sealed(told: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """What an exporter told of its form, and a seal of each file where the form has a folder."""
+    if "seals" in told or not folder.is_dir():
+        return told
+    found = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {**told, "seals": {f.relative_to(folder).as_posix(): files.seal(f) for f in found}}
 
 
 def find(folder: Path) -> Artefact:

@@ -51,6 +51,7 @@ class DeepSparse(Runtime):
         shapes = _shapes(folder, record)
         artefact.part(folder, FORM, "embed_tokens.onnx")
         outside.check(artefact.part(folder, FORM, f"{DECODE}.onnx"))  # before a word is said
+        found.check(FORM)
         guest = Guest(self.deepsparse_python, threads)
         return DeepSparseSession(found, shapes, guest)
 

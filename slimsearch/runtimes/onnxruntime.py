@@ -32,6 +32,7 @@ class OnnxRuntime(Runtime):
         files = {
             name: artefact.part(folder, "onnx", f"{name}.onnx") for name in forms.names(found.sees)
         }
+        found.check("onnx")
         engines = {name: _engine(graph_in_engine(file, threads)) for name, file in files.items()}
         return GraphSession(engines, found.room)
 

@@ -44,6 +44,7 @@ class OpenVino(Runtime):
             )
         names = forms.names(found.sees)
         files = {name: _file(folder, form, name) for name in names}
+        found.check(form)
         chosen: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype]}
         if threads:
             chosen["INFERENCE_NUM_THREADS"] = threads

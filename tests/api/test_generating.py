@@ -1,5 +1,6 @@
 """From words on the command line to conversations, and from a folder to an engine."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -113,6 +114,40 @@ def test_a_part_that_is_missing_or_damaged(exported, tmp_path, runtime, part):
             generating.open(folder, runtime)
 
 
+def flip(file: Path) -> None:
+    """Changes one bit in the middle."""
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(("runtime", "form"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
+def test_a_bit_that_flipped_in_any_file_of_a_form_is_named(exported, tmp_path, runtime, form):
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    parts = sorted((folder / form).iterdir())
+    assert len(parts) >= 3
+    for file in parts:
+        whole = file.read_bytes()
+        flip(file)
+        with pytest.raises(ModelError, match=file.name):
+            generating.open(folder, runtime)
+        file.write_bytes(whole)
+    generating.open(folder, runtime)
+
+
+def test_exports_that_tell_no_seals_are_run_and_damaged_ones_refused(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    file = folder / "slimsearch.json"
+    record = json.loads(file.read_text())
+    seals = record["exports"]["onnx"].pop("seals")
+    file.write_text(json.dumps(record))
+    generating.open(folder, "onnxruntime")
+    record["exports"]["onnx"]["seals"] = dict.fromkeys(seals, "x")
+    file.write_text(json.dumps(record))
+    with pytest.raises(ModelError, match=r"slimsearch\.json is damaged"):
+        generating.open(folder, "onnxruntime")
+
+
 def test_no_configuration(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "copy")
     (folder / "config.json").unlink()
@@ -126,8 +161,6 @@ def test_no_configuration(exported, tmp_path):
 @pytest.mark.skipif(not BENCH.is_dir(), reason=f"there is no {BENCH}; set SLIMSEARCH_BENCH")
 def test_refvlm_says_the_same_in_every_engine(tmp_path):
     """Greedy tokens on real questions, against transformers' own generate."""
-    import json
-
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -39,6 +39,17 @@ def test_a_damaged_graph_is_refused_before_a_word_is_said(exported):
         deepsparse.DeepSparse().open(folder)
 
 
+@pytest.mark.parametrize("name", ["weights.bin", "prefill_32.onnx", "vision_encoder.onnx"])
+def test_a_file_that_is_not_as_it_was_written_is_refused(exported, name):
+    folder = exported(64)
+    file = folder / "deepsparse" / name
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(ModelError, match=rf"{name} is damaged.*--to deepsparse"):
+        deepsparse.DeepSparse().open(folder)
+
+
 def test_a_record_of_no_shapes_is_refused(exported):
     folder = exported(64)
     file = folder / "slimsearch.json"
