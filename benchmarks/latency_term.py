@@ -1,7 +1,7 @@
 """How well the objective term `latency` foretells: policies drawn at random, foretold and timed.
 
     python benchmarks/latency_term.py MODEL [--engines deepsparse,native] [--phases prefill,decode]
-        [--tokens 256] [--policies 5]
+        [--tokens 256] [--policies 5] [--cores 0]
 
 Each policy gives every matrix a level of its own between 0.3 and 0.8. They and the sparsities of
 the table take turns in the engine; the mean of the fast quarter of each one's passes counts.
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--phases", default="prefill,decode")
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--policies", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=0, help="0: all")
     options = parser.parse_args()
     vlm = loading.load(checkpoint.find(options.model), "cpu", "float32")
     parts = anatomy.read(vlm)
@@ -39,6 +40,7 @@ def main() -> None:
     for name in options.engines.split(","):
         for phase in options.phases.split(","):
             work = stopwatch.work_of(vlm, name, phase, options.tokens)
+            work = replace(work, cores=options.cores)
             foretold, taken = compared(parts, policies, work)
             errors = [abs(f / t - 1) for f, t in zip(foretold, taken, strict=True)]
             pairs = ", ".join(f"{f:.3f}/{t:.3f}" for f, t in zip(foretold, taken, strict=True))

@@ -146,14 +146,14 @@ class Strategy(ABC):
     Before the first round, `start` is told the `allocations` that it named and what each gene is
     predicted to cost. A round: `ask()` gives fresh genes; the search scores them, and `survivors`
     again when the projector has moved; `tell(scores)` takes all of those: totals, terms and genes.
-    Where it `looks_ahead`, `turn` is told before each round what changes of the champion would cost
-    (before the first, of the optimal allocation); without a level store nothing is told, and what
-    is told is empty where gradients take too much memory.
+    Where it `looks_ahead`, `turn` is told what changes of each new champion would cost (before the
+    first round, of the optimal allocation); without a level store nothing is told, and what is
+    told is empty where gradients take too much memory.
     """
 
     allocations: ClassVar[tuple[str, ...]] = ()  # names of allocation.py that it begins with
     weighs_terms: ClassVar[bool] = False  # it looks at each term by itself, not at the total
-    looks_ahead: ClassVar[bool] = False  # it wants an outlook from each round's champion
+    looks_ahead: ClassVar[bool] = False  # it wants an outlook from each new champion
 
     @abstractmethod
     def __init__(self, budget: Budget, candidates: int, survivors: int, seed: int): ...
@@ -163,7 +163,7 @@ class Strategy(ABC):
         return None
 
     def turn(self, outlook: Outlook) -> None:
-        """Called before the `ask` of a round."""
+        """Called before an `ask`."""
         return None
 
     @abstractmethod

@@ -46,12 +46,13 @@ class Attention:
         query = sheet.op("Mul", query, sheet.constant(decoder.scale, np.float32))
         if self._longer:
             query = sheet.op("Mul", query, self._longer)
-        keys, values = key, value
-        if cache:
+        mask, keys, values = self.masks[block.window], key, value
+        if self.fixed:
+            heads = self._attend_folded(query, key, value, cache, mask)
+        else:
             keys = sheet.op("Concat", cache[0], key, axis=2)
             values = sheet.op("Concat", cache[1], value, axis=2)
-        attend = self._attend_folded if self.fixed else self._attend
-        heads = attend(query, keys, values, self.masks[block.window])
+            heads = self._attend(query, keys, values, mask)
         joined = sheet.op("Transpose", heads, perm=[0, 2, 1, 3])
         flat = sheet.op("Reshape", joined, self._shape(self.tokens, decoder.heads * width))
         made = self.linear(flat, block.o)
@@ -84,18 +85,36 @@ class Attention:
         weights = self._weights(sheet.op("MatMul", query, turned), mask)
         return sheet.op("MatMul", weights, self._spread(values))
 
-    def _attend_folded(self, query: str, keys: str, values: str, mask: str) -> str:
-        """Heads of one key head below one another, so that no key or value is copied."""
+    def _attend_folded(
+        self, query: str, key: str, value: str, cache: tuple[str, ...], mask: str
+    ) -> str:
+        """Heads of one key head below one another, and what is cached apart from what is new: so
+        no key or value is copied, and nothing cached is turned."""
         sheet, decoder, fixed = self.sheet, self.decoder, self.fixed
         assert fixed is not None
         whole, below = fixed.past + fixed.tokens, decoder.heads // decoder.key_heads * fixed.tokens
-        keys = sheet.op("Transpose", keys, perm=[0, 1, 3, 2])
-        query = self._fold(query, decoder.key_heads, below, decoder.head_width)
-        scores = sheet.op("MatMul", query, keys)
+        width = decoder.head_width
+        query = self._fold(query, decoder.key_heads, below, width)
+        scores = sheet.op("MatMul", query, self._turned(key, fixed.tokens, width))
+        if cache:
+            cached = sheet.op("MatMul", cache[0], self._turned(query, below, width))
+            scores = sheet.op("Concat", self._turned(cached, fixed.past, below), scores, axis=-1)
         weights = self._weights(self._fold(scores, decoder.heads, fixed.tokens, whole), mask)
         weights = self._fold(weights, decoder.key_heads, below, whole)
-        heads = sheet.op("MatMul", weights, values)
-        return self._fold(heads, decoder.heads, fixed.tokens, decoder.head_width)
+        if cache:
+            before, weights = cut(sheet, [weights], [fixed.past, fixed.tokens])
+            heads = sheet.op("MatMul", before, cache[1])
+            heads = sheet.op("Add", heads, sheet.op("MatMul", weights, value))
+        else:
+            heads = sheet.op("MatMul", weights, value)
+        return self._fold(heads, decoder.heads, fixed.tokens, width)
+
+    def _turned(self, x: str, rows: int, columns: int) -> str:
+        """[1, key heads, rows, columns] -> [1, key heads, columns, rows]."""
+        if 1 not in (rows, columns):
+            return self.sheet.op("Transpose", x, perm=[0, 1, 3, 2])
+        shape = self.sheet.constant([1, self.decoder.key_heads, columns, rows], np.int64)
+        return self.sheet.op("Reshape", x, shape)
 
     def _weights(self, scores: str, mask: str) -> str:
         sheet = self.sheet
