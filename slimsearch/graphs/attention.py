@@ -89,7 +89,7 @@ class Attention:
         self, query: str, key: str, value: str, cache: tuple[str, ...], mask: str
     ) -> str:
         """Heads of one key head below one another, and what is cached apart from what is new: so
-        no key or value is copied, and nothing cached is turned."""
+        no key or value is copied, and hardly anything turned."""
         sheet, decoder, fixed = self.sheet, self.decoder, self.fixed
         assert fixed is not None
         whole, below = fixed.past + fixed.tokens, decoder.heads // decoder.key_heads * fixed.tokens
@@ -97,8 +97,7 @@ class Attention:
         query = self._fold(query, decoder.key_heads, below, width)
         scores = sheet.op("MatMul", query, self._turned(key, fixed.tokens, width))
         if cache:
-            cached = sheet.op("MatMul", cache[0], self._turned(query, below, width))
-            scores = sheet.op("Concat", self._turned(cached, fixed.past, below), scores, axis=-1)
+            scores = sheet.op("Concat", self._seen(query, cache[0], below), scores, axis=-1)
         weights = self._weights(self._fold(scores, decoder.heads, fixed.tokens, whole), mask)
         weights = self._fold(weights, decoder.key_heads, below, whole)
         if cache:
@@ -108,6 +107,16 @@ class Attention:
         else:
             heads = sheet.op("MatMul", weights, value)
         return self._fold(heads, decoder.heads, fixed.tokens, width)
+
+    def _seen(self, query: str, keys: str, below: int) -> str:
+        """Scores of what is cached, [1, key heads, below, past]. They are turned, not the keys,
+        except where DeepSparse dies of it."""
+        assert self.fixed is not None
+        past, width = self.fixed.past, self.decoder.head_width
+        if below > 1 and past % 16:
+            return self.sheet.op("MatMul", query, self._turned(keys, past, width))
+        made = self.sheet.op("MatMul", keys, self._turned(query, below, width))
+        return self._turned(made, past, below)
 
     def _turned(self, x: str, rows: int, columns: int) -> str:
         """[1, key heads, rows, columns] -> [1, key heads, columns, rows]."""

@@ -120,7 +120,7 @@ def test_fixed_shapes_give_the_last_logits_and_the_new_keys(load, folder, tmp_pa
 
 def test_a_fixed_graph_multiplies_by_what_is_cached_and_copies_none_of_it(load, folder, tmp_path):
     parts = anatomy.read(load(folder))
-    decoder.build(parts, decoder.Fixed(1, 12)).write(tmp_path / "fixed.onnx")
+    decoder.build(parts, decoder.Fixed(1, 16)).write(tmp_path / "fixed.onnx")
     graph = onnx.load(tmp_path / "fixed.onnx").graph
     held = {one.name for one in graph.input if one.name.startswith("past_key_values")}
     assert len(held) == 2 * len(parts.blocks)

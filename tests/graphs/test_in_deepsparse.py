@@ -127,6 +127,20 @@ def test_capped_scores_too(load, tmp_path):
         assert np.abs(one - two).max() < 2e-5 * np.abs(two).max()
 
 
+@pytest.mark.parametrize("past", [32, 72, 129])
+def test_a_cache_of_grouped_keys_too(load, tmp_path, past):
+    """On two cores, where DeepSparse dies of turned scores of a past that 16 does not divide."""
+    sizes = EVEN | {"hidden_size": 64, "head_dim": 16}
+    vlm = load(tiny_families.make("llama", tmp_path / "model", blocks=2, **sizes))
+    with Guest(cores=2) as both:
+        engine, _, found, wanted = ran(
+            both, vlm, decoder.Fixed(1, past), dense, tmp_path / "g.onnx"
+        )
+    assert engine.supported == 1.0
+    for one, two in zip(found, wanted, strict=True):
+        assert np.abs(one - two).max() < 2e-5 * np.abs(two).max()
+
+
 def test_a_block_that_it_dies_of_is_refused_at_export(tmp_path, monkeypatch):
     """With AVX-512 it does die of this one; without, it does not."""
 
