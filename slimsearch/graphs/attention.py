@@ -12,6 +12,8 @@ from slimsearch.graphs.layers import capped, cut, normed, part
 from slimsearch.graphs.masks import Fixed
 from slimsearch.graphs.sheet import Sheet
 
+MUCH, ALIGNED = 256, 16  # places of a cache, and what divides them and the width of heads
+
 
 class Attention:
     """`tokens` is how many are read, or the name of any number; `places` are their positions;
@@ -88,35 +90,35 @@ class Attention:
     def _attend_folded(
         self, query: str, key: str, value: str, cache: tuple[str, ...], mask: str
     ) -> str:
-        """Heads of one key head below one another, and what is cached apart from what is new: so
-        no key or value is copied, and hardly anything turned."""
+        """Heads of one key head below one another, so that no key or value is copied for them.
+
+        What is cached stays apart from what is new, so that none of it is copied or turned, where
+        it is much and lies evenly: of other sizes DeepSparse dies, by no rule that was found.
+        """
         sheet, decoder, fixed = self.sheet, self.decoder, self.fixed
         assert fixed is not None
         whole, below = fixed.past + fixed.tokens, decoder.heads // decoder.key_heads * fixed.tokens
-        width = decoder.head_width
+        width, before = decoder.head_width, ""
+        if cache and (fixed.past < MUCH or fixed.past % ALIGNED or width % ALIGNED):
+            key, value = (
+                sheet.op("Concat", old, new, axis=2)
+                for old, new in zip(cache, (key, value), strict=True)
+            )
+            cache = ()
         query = self._fold(query, decoder.key_heads, below, width)
-        scores = sheet.op("MatMul", query, self._turned(key, fixed.tokens, width))
+        read = fixed.tokens if cache else whole
+        scores = sheet.op("MatMul", query, self._turned(key, read, width))
         if cache:
-            scores = sheet.op("Concat", self._seen(query, cache[0], below), scores, axis=-1)
+            seen = sheet.op("MatMul", cache[0], self._turned(query, below, width))
+            scores = sheet.op("Concat", self._turned(seen, fixed.past, below), scores, axis=-1)
         weights = self._weights(self._fold(scores, decoder.heads, fixed.tokens, whole), mask)
         weights = self._fold(weights, decoder.key_heads, below, whole)
         if cache:
             before, weights = cut(sheet, [weights], [fixed.past, fixed.tokens])
-            heads = sheet.op("MatMul", before, cache[1])
-            heads = sheet.op("Add", heads, sheet.op("MatMul", weights, value))
-        else:
-            heads = sheet.op("MatMul", weights, value)
+        heads = sheet.op("MatMul", weights, value)
+        if cache:
+            heads = sheet.op("Add", sheet.op("MatMul", before, cache[1]), heads)
         return self._fold(heads, decoder.heads, fixed.tokens, width)
-
-    def _seen(self, query: str, keys: str, below: int) -> str:
-        """Scores of what is cached, [1, key heads, below, past]. They are turned, not the keys,
-        except where DeepSparse dies of it."""
-        assert self.fixed is not None
-        past, width = self.fixed.past, self.decoder.head_width
-        if below > 1 and past % 16:
-            return self.sheet.op("MatMul", query, self._turned(keys, past, width))
-        made = self.sheet.op("MatMul", keys, self._turned(query, below, width))
-        return self._turned(made, past, below)
 
     def _turned(self, x: str, rows: int, columns: int) -> str:
         """[1, key heads, rows, columns] -> [1, key heads, columns, rows]."""

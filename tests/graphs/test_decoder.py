@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+import tiny_families
 import torch
 from graphed import cached, close, empty, engine, reference, run
 
@@ -118,14 +119,29 @@ def test_fixed_shapes_give_the_last_logits_and_the_new_keys(load, folder, tmp_pa
         assert close(found[name], wanted[name][:, :, past:])
 
 
-def test_a_fixed_graph_multiplies_by_what_is_cached_and_copies_none_of_it(load, folder, tmp_path):
-    parts = anatomy.read(load(folder))
-    decoder.build(parts, decoder.Fixed(1, 16)).write(tmp_path / "fixed.onnx")
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_large_cache_is_multiplied_by_and_not_copied(load, tmp_path, kv_heads):
+    sizes = {"hidden_size": 64, "heads": 4, "kv_heads": kv_heads, "head_dim": 16}
+    parts = anatomy.read(load(tiny_families.make("llama", tmp_path / "model", **sizes)))
+    decoder.build(parts).write(tmp_path / "free.onnx")
+    decoder.build(parts, decoder.Fixed(1, 256)).write(tmp_path / "fixed.onnx")
     graph = onnx.load(tmp_path / "fixed.onnx").graph
     held = {one.name for one in graph.input if one.name.startswith("past_key_values")}
     assert len(held) == 2 * len(parts.blocks)
     readers = [node.op_type for node in graph.node for name in node.input if name in held]
     assert readers == ["MatMul"] * len(held)
+    draw = np.random.default_rng(0)
+    feeds = {name: draw.standard_normal((1, kv_heads, 256, 16), np.float32) for name in held}
+    feeds |= {
+        "inputs_embeds": draw.standard_normal((1, 1, parts.width), np.float32),
+        "position_ids": np.array([[256]]),
+    }
+    wanted = run(
+        engine(tmp_path / "free.onnx"), feeds | {"attention_mask": np.ones((1, 257), np.int64)}
+    )
+    mask = np.zeros((1, 1, 1, 257), np.float32)
+    found = run(engine(tmp_path / "fixed.onnx"), feeds | {"mask": mask})
+    assert close(found["logits"], wanted["logits"])
 
 
 def test_embeddings(load, folder, tmp_path):
