@@ -164,8 +164,7 @@ def _sealed(told: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     """What an exporter told of its form, and a seal of each file where the form has a folder."""
     if "seals" in told or not folder.is_dir():
         return told
-    found = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return {**told, "seals": {f.relative_to(folder).as_posix(): files.seal(f) for f in found}}
+    return {**told, "seals": files.seals(folder, sorted(folder.rglob("*")))}
 
 
 def find(folder: Path) -> Artefact:

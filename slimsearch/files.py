@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -128,6 +128,11 @@ def sha256(file: Path) -> str:
 def seal(file: Path) -> Seal:
     """What `unlike` later holds the file against."""
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
+
+
+def seals(folder: Path, found: Iterable[Path]) -> dict[str, Seal]:
+    """Of files in a folder, by their names from there; what else was found is left out."""
+    return {file.relative_to(folder).as_posix(): seal(file) for file in found if file.is_file()}
 
 
 def unlike(file: Path, sealed: Seal) -> str:

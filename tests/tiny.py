@@ -183,6 +183,13 @@ def records(run: Path) -> list[Record]:
 
 
 @cache
+def flip(file: Path) -> None:
+    """Changes one bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE that, like LLaMA's, puts <s> before every text."""
     inner = Tokenizer(models.BPE(unk_token="<unk>"))

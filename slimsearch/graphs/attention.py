@@ -33,6 +33,10 @@ class Attention:
         self._places = places
         self._turns = {id(one): self._turn(n, one) for n, one in enumerate(decoder.rotations)}
         self._longer = self._scales()
+        # What is cached stays apart from what is new, so that none of it is copied or turned, where
+        # it is much and lies evenly: of other sizes DeepSparse dies, by no rule that was found.
+        past, uneven = fixed.past if fixed else 0, decoder.head_width % ALIGNED
+        self._apart = past >= MUCH and not past % ALIGNED and not uneven
 
     def spell(self, index: int, block: Block, hidden: str, cache: tuple[str, ...]) -> list[str]:
         """What attention gives, and the keys and values to hand out."""
@@ -48,12 +52,14 @@ class Attention:
         query = sheet.op("Mul", query, sheet.constant(decoder.scale, np.float32))
         if self._longer:
             query = sheet.op("Mul", query, self._longer)
-        mask, keys, values = self.masks[block.window], key, value
-        if self.fixed:
-            heads = self._attend_folded(query, key, value, cache, mask)
-        else:
+        keys, values, mask = key, value, self.masks[block.window]
+        if cache and not self._apart:
             keys = sheet.op("Concat", cache[0], key, axis=2)
             values = sheet.op("Concat", cache[1], value, axis=2)
+            cache = ()
+        if self.fixed:
+            heads = self._attend_folded(query, keys, values, cache, mask)
+        else:
             heads = self._attend(query, keys, values, mask)
         joined = sheet.op("Transpose", heads, perm=[0, 2, 1, 3])
         flat = sheet.op("Reshape", joined, self._shape(self.tokens, decoder.heads * width))
@@ -88,36 +94,28 @@ class Attention:
         return sheet.op("MatMul", weights, self._spread(values))
 
     def _attend_folded(
-        self, query: str, key: str, value: str, cache: tuple[str, ...], mask: str
+        self, query: str, keys: str, values: str, cache: tuple[str, ...], mask: str
     ) -> str:
-        """Heads of one key head below one another, so that no key or value is copied for them.
-
-        What is cached stays apart from what is new, so that none of it is copied or turned, where
-        it is much and lies evenly: of other sizes DeepSparse dies, by no rule that was found.
-        """
+        """Heads of one key head below one another, so that no key or value is copied; `cache` are
+        keys and values that come before these and stay apart."""
         sheet, decoder, fixed = self.sheet, self.decoder, self.fixed
         assert fixed is not None
         whole, below = fixed.past + fixed.tokens, decoder.heads // decoder.key_heads * fixed.tokens
-        width, before = decoder.head_width, ""
-        if cache and (fixed.past < MUCH or fixed.past % ALIGNED or width % ALIGNED):
-            key, value = (
-                sheet.op("Concat", old, new, axis=2)
-                for old, new in zip(cache, (key, value), strict=True)
-            )
-            cache = ()
+        width = decoder.head_width
         query = self._fold(query, decoder.key_heads, below, width)
-        read = fixed.tokens if cache else whole
-        scores = sheet.op("MatMul", query, self._turned(key, read, width))
+        here = fixed.tokens if cache else whole
+        scores = sheet.op("MatMul", query, self._turned(keys, here, width))
         if cache:
             seen = sheet.op("MatMul", cache[0], self._turned(query, below, width))
             scores = sheet.op("Concat", self._turned(seen, fixed.past, below), scores, axis=-1)
         weights = self._weights(self._fold(scores, decoder.heads, fixed.tokens, whole), mask)
         weights = self._fold(weights, decoder.key_heads, below, whole)
         if cache:
-            before, weights = cut(sheet, [weights], [fixed.past, fixed.tokens])
-        heads = sheet.op("MatMul", weights, value)
-        if cache:
+            before, after = cut(sheet, [weights], [fixed.past, fixed.tokens])
+            heads = sheet.op("MatMul", after, values)
             heads = sheet.op("Add", sheet.op("MatMul", before, cache[1]), heads)
+        else:
+            heads = sheet.op("MatMul", weights, values)
         return self._fold(heads, decoder.heads, fixed.tokens, width)
 
     def _turned(self, x: str, rows: int, columns: int) -> str:

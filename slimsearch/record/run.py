@@ -169,12 +169,7 @@ class Run:
             *sorted((self.folder / "front").glob("*")),
             *sorted(self.samples.glob("*")),
         ]
-        seals = {
-            file.relative_to(self.folder).as_posix(): files.seal(file)
-            for file in written
-            if file.is_file()
-        }
-        self._append({"kind": "end", **facts, "files": seals})
+        self._append({"kind": "end", **facts, "files": files.seals(self.folder, written)})
 
     def add_time(self, what: str, name: str, seconds: float) -> None:
         """Keeps how long something took, beside the journal and not in it."""
@@ -220,7 +215,7 @@ class Run:
 
     def add_levels(self) -> None:
         """Records that the level store is whole."""
-        seals = {file.name: files.seal(file) for file in sorted(self.levels.iterdir())}
+        seals = files.seals(self.levels, sorted(self.levels.iterdir()))
         if self.history.levels != seals:
             self._append({"kind": "levels", "files": seals})
 

@@ -65,7 +65,7 @@ def keep(shared: Path, fingerprint: Mapping[str, Any], levels: Levels, source: P
         manifest = {
             "fingerprint": fingerprint,
             "levels": listed,
-            "files": {file.name: files.seal(file) for file in found},
+            "files": files.seals(source, found),
         }
         (folder / MANIFEST).write_text(files.to_json(manifest, indent=1), "utf-8")
 

@@ -114,13 +114,6 @@ def test_a_part_that_is_missing_or_damaged(exported, tmp_path, runtime, part):
             generating.open(folder, runtime)
 
 
-def flip(file: Path) -> None:
-    """Changes one bit in the middle."""
-    whole = bytearray(file.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    file.write_bytes(whole)
-
-
 @pytest.mark.parametrize(("runtime", "form"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
 def test_a_bit_that_flipped_in_any_file_of_a_form_is_named(exported, tmp_path, runtime, form):
     folder = shutil.copytree(exported, tmp_path / "copy")
@@ -128,7 +121,7 @@ def test_a_bit_that_flipped_in_any_file_of_a_form_is_named(exported, tmp_path, r
     assert len(parts) >= 3
     for file in parts:
         whole = file.read_bytes()
-        flip(file)
+        tiny.flip(file)
         with pytest.raises(ModelError, match=file.name):
             generating.open(folder, runtime)
         file.write_bytes(whole)

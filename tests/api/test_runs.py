@@ -290,9 +290,7 @@ def test_what_a_finished_run_wrote_is_checked_when_it_is_resumed(result, tmp_pat
 def test_a_damaged_level_store_of_a_finished_run_is_named_and_may_be_gone(result, tmp_path):
     run = shutil.copytree(result.folder, tmp_path / "run")
     file = next((run / "levels").iterdir())
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(bytes(content))
+    tiny.flip(file)
     with pytest.raises(RunError, match=rf"{file.name} .*needs it no more"):
         runs.resume(run)
     shutil.rmtree(run / "levels")

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import tiny
 
 from slimsearch.api import exporting
 from slimsearch.api.exporting import Choices
@@ -42,10 +43,7 @@ def test_a_damaged_graph_is_refused_before_a_word_is_said(exported):
 @pytest.mark.parametrize("name", ["weights.bin", "prefill_32.onnx", "vision_encoder.onnx"])
 def test_a_file_that_is_not_as_it_was_written_is_refused(exported, name):
     folder = exported(64)
-    file = folder / "deepsparse" / name
-    whole = bytearray(file.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    file.write_bytes(whole)
+    tiny.flip(folder / "deepsparse" / name)
     with pytest.raises(ModelError, match=rf"{name} is damaged.*--to deepsparse"):
         deepsparse.DeepSparse().open(folder)
 
