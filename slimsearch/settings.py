@@ -85,7 +85,7 @@ class Settings:
     )
     objective: str = _setting(
         "auto",
-        "paper (text loss + norm), mixed (+ answer loss), or terms such as 'text_loss + "
+        "paper (text loss + norm), mixed (text + answer loss), or terms such as 'text_loss + "
         "2*answer_loss' (text_kl, answer_kl: how far from what the dense model says). auto: mixed "
         "where there are pairs.",
     )
@@ -109,7 +109,12 @@ class Settings:
     visual_tokens: int = _setting(
         -1, "How many of --latency-tokens belong to pictures, for a budget; -1: one picture's.", -1
     )
-    eta: float = _setting(0.5, "Weight of the norm term in the objective.", 0)
+    eta: float = _setting(
+        -1.0,
+        "Weight of the norm term in the objective. -1: 0.5 with --objective paper, without pairs "
+        "and where an objective names eta; else there is no such term.",
+        -1,
+    )
     solver: str = _setting(
         "sparsegpt", "How weights are chosen and mended (slimsearch list solvers)."
     )
@@ -326,9 +331,10 @@ def checked(settings: Settings) -> Settings:
         )
     for item in fields(Settings):
         value, (least, most) = getattr(settings, item.name), item.metadata["range"]
-        if least is not None and not least <= value <= most:
+        if least is not None and (not least <= value <= most or -1 < value < 0):
             upwards = "or more" if most == MOST else f"to {most:g}"
-            raise SettingsError(f"{item.name} = {value:g} cannot be: give {least:g} {upwards}.")
+            low = "-1, or 0" if least == -1 else f"{least:g}"
+            raise SettingsError(f"{item.name} = {value:g} cannot be: give {low} {upwards}.")
     _one_of(settings.store_in, "store_in", ("auto", "gpu", "memory", "disk"))
     _one_of(settings.budget, "budget", BUDGETS)
     _one_of(settings.latency_engine, "latency_engine", ENGINES)

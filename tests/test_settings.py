@@ -94,6 +94,7 @@ def test_files_that_cannot_be_read(tmp_path):
     ("key", "value"),
     [("ratio", 0.0), ("ratio", 1.0), ("ratio", -0.1), ("ratio", float("nan")), ("rounds", 0),
      ("candidates", 0), ("survivors", 0), ("finalists", -1), ("segments", -1), ("eta", -0.1),
+     ("eta", -2.0), ("drift_ridge", -0.5), ("ray_gpus", -0.5),
      ("eta", float("nan")), ("eta", float("inf")), ("damping", -1.0), ("neighbours", -1),
      ("projector_steps", -1), ("projector_rate", 2.0), ("projector_rate", float("nan")),
      ("batch_tokens", 0), ("seed", -1), ("tokens", "all"), ("projector_lessons", "none"),

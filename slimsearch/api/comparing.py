@@ -14,6 +14,7 @@ from typing import Any
 from slimsearch import files, plugins, shelf
 from slimsearch.api import studying
 from slimsearch.api.studying import Outcome, Trial
+from slimsearch.searching import objective
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings, strategy_of
 
@@ -55,10 +56,13 @@ def trials(chosen: Settings) -> list[Trial]:
             Trial(name, about, replace(own, strategy=name, **untuned)),
             Trial(f"{name}-polished", f"{name}, then trained as ours", replace(own, strategy=name)),
         ]
+    normed = "weight_norm" in objective.weights(own, pairs=True)
     return [
         *found,
         Trial("searched", f"ours, by {strategy_of(chosen)}", own),
-        Trial("no-norm-term", "ours with eta = 0", replace(own, eta=0.0)),
+        Trial("no-norm-term", "ours without the norm term", replace(own, eta=0.0))
+        if normed
+        else Trial("norm-term", "ours with the paper's norm term", replace(own, eta=objective.ETA)),
         Trial("no-projector", "ours, the projector left alone", replace(own, projector_steps=0)),
         Trial("no-weights", "ours, kept weights left alone", replace(own, polish="gains")),
         Trial("no-gains", "ours, the projector alone trained", replace(own, polish="projector")),

@@ -15,6 +15,7 @@ from slimsearch.api.studying import Outcome, Trial
 from slimsearch.errors import ResourceError, SettingsError, did_you_mean
 from slimsearch.record import results
 from slimsearch.replicating.published import RATIOS
+from slimsearch.searching import objective
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
 
@@ -188,11 +189,12 @@ def _narrow(like: Settings, ratio: float, folder: Path, watch: Watch) -> str:
 
 
 def _trial(chosen: Settings, ratio: float, method: str) -> Trial:
-    """A method of the paper as a row of `compare`."""
+    """A method of the paper, whose scores have the norm term, as a row of `compare`."""
     row = ABLATIONS.get(method, "searched")
     if method == "SparseGPT":
         row = f"uniform-{chosen.solver}-text"
-    every = comparing.trials(replace(chosen, ratio=ratio))
+    eta = chosen.eta if chosen.eta > 0 else objective.ETA
+    every = comparing.trials(replace(chosen, ratio=ratio, eta=eta))
     (trial,) = (trial for trial in every if trial.name == row)
     return replace(trial, name=named(ratio, method))
 

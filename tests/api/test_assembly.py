@@ -17,8 +17,8 @@ def test_a_bench_has_everything(small):
     bench = bench_of(small)
     loop = bench.loop
     assert set(bench.tasks) == {"perplexity", "pairs"}
-    assert set(loop.evaluator.terms) == {"text_loss", "answer_loss", "weight_norm"}
-    assert loop.evaluator.weights == {"text_loss": 1, "answer_loss": 10, "weight_norm": 0.5}
+    assert set(loop.evaluator.terms) == {"text_loss", "answer_loss"}
+    assert loop.evaluator.weights == {"text_loss": 1, "answer_loss": 10}
     assert loop.trainer is not None
     assert len(loop.space.genes) == 14
     assert loop.hessian_batches == loop.evaluator.calibrated.all

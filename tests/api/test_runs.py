@@ -145,9 +145,7 @@ def test_the_champion_lived_to_the_end(result, chosen):
     assert end["champion"] in [name for _, name in alive[: chosen.finalists]]
     assert end["total"] == result.total
     assert result.total == pytest.approx(
-        result.terms["text_loss"]
-        + 10 * result.terms["answer_loss"]
-        + 0.5 * result.terms["weight_norm"]
+        result.terms["text_loss"] + 10 * result.terms["answer_loss"]
     )
 
 

@@ -32,10 +32,18 @@ def test_rows_come_from_the_shelf_and_differ_from_ours_in_what_they_say(small):
             assert rows[f"{name}-polished"] == replace(ours, strategy=name)
             assert rows[name] == replace(ours, strategy=name, projector_steps=0, polish="none")
     assert "pareto" not in rows
-    assert rows["no-norm-term"] == replace(ours, eta=0.0)
+    assert rows["norm-term"] == replace(ours, eta=0.5)
     assert rows["even-weights"] == replace(ours, neighbours=0)
     assert rows["stitched"] == replace(ours, finalists=0)
     assert len(rows) == len(comparing.trials(small))
+
+
+@pytest.mark.parametrize("more", [{"eta": 0.25}, {"objective": "paper"}])
+def test_what_a_norm_term_is_worth_is_asked_whether_ours_has_one_or_not(small, more):
+    assert "no-norm-term" not in {row.name for row in comparing.trials(small)}
+    rows = {row.name: row.settings for row in comparing.trials(replace(small, **more))}
+    assert rows["no-norm-term"] == replace(rows["searched"], eta=0.0)
+    assert "norm-term" not in rows
 
 
 def test_a_comparison_is_made_once_and_then_read(quick, tmp_path, monkeypatch):

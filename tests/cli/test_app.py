@@ -37,6 +37,11 @@ def test_every_command_has_help(command):
     assert "Usage" in plain(found.output)
 
 
+def test_python_runs_it_as_a_module():
+    found = subprocess.run([sys.executable, "-m", "slimsearch", "--version"], capture_output=True)
+    assert (found.returncode, found.stdout) == (0, f"slimsearch {__version__}\n".encode())
+
+
 def test_the_version_is_said():
     found = typer.testing.CliRunner().invoke(app, ["--version"])
     assert (found.exit_code, found.output) == (0, f"slimsearch {__version__}\n")

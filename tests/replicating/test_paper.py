@@ -95,6 +95,7 @@ def test_the_runs_behind_the_tables_differ_in_what_the_paper_varies():
     assert rows["sparsegpt-0.3"].settings.policy == "uniform"
     assert rows["sparsegpt-0.3"].settings.objective == "paper"
     assert rows["no-norm-term-0.5"].settings.eta == 0
+    assert rows["ours-0.5"].settings.eta == rows["no-projector-0.5"].settings.eta == 0.5
     assert rows["no-projector-0.5"].settings.projector_steps == 0
     assert rows["even-weights-0.5"].settings.neighbours == 0
     swept = rows["8x256"].settings

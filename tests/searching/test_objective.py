@@ -27,6 +27,16 @@ def test_objectives_are_read(objective, pairs, wanted):
 
 
 @pytest.mark.parametrize(
+    ("objective", "eta", "wanted"),
+    [("paper", -1.0, 0.5), ("paper", 0.0, 0.0), ("mixed", -1.0, None), ("mixed", 0.0, None),
+     ("text_loss + eta*weight_norm", -1.0, 0.5), ("text_loss + weight_norm", -1.0, 1.0)],
+)  # fmt: skip
+def test_the_norm_term_is_there_where_it_is_asked_for(objective, eta, wanted):
+    found = weights(Settings(objective=objective, eta=eta), pairs=True)
+    assert found.get("weight_norm") == wanted
+
+
+@pytest.mark.parametrize(
     ("objective", "words"),
     [
         ("", "cannot be read"),
