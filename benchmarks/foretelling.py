@@ -21,7 +21,7 @@ from slimsearch.api import assembly, inputs
 from slimsearch.record.candidate import Candidate, Genes, Hints, Score
 from slimsearch.searching import allocation, outlook, ranks, sensitivity
 from slimsearch.searching.allocation import Costs, Ground
-from slimsearch.searching.loop import Loop
+from slimsearch.searching.parts import Loop
 from slimsearch.searching.watch import Watch
 from slimsearch.strategies._strides import Strides
 from slimsearch.surgery import level_store

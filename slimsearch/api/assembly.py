@@ -20,7 +20,7 @@ from slimsearch.model.vlm import VLM
 from slimsearch.policy import SPARSITY
 from slimsearch.searching import budgeting, objective, race, space
 from slimsearch.searching.evaluate import Evaluator
-from slimsearch.searching.loop import Loop
+from slimsearch.searching.parts import Loop
 from slimsearch.searching.space import Space
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings, as_dict, polish_of, strategy_of

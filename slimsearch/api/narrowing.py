@@ -11,9 +11,9 @@ from slimsearch.errors import RunError
 from slimsearch.model import loading
 from slimsearch.model.vlm import VLM
 from slimsearch.record.candidate import ProjectorStep, Row
-from slimsearch.searching import finish
-from slimsearch.searching.finish import Examiner
-from slimsearch.searching.loop import Loop
+from slimsearch.searching import polishing
+from slimsearch.searching.examine import Examiner
+from slimsearch.searching.parts import Loop
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
 from slimsearch.surgery import groups
@@ -49,7 +49,7 @@ def narrow(settings: Settings, folder: Path, watch: Watch) -> Narrowed:
     examiner.examine("narrowed")
     step = None if settings.polish == "auto" else _train(bench.loop, watch)
     if step is not None:
-        examiner.examine(f"narrowed + {' + '.join(finish.tuned(bench.loop))}")
+        examiner.examine(f"narrowed + {' + '.join(polishing.tuned(bench.loop))}")
     facts = {
         **assembly.facts(given, dict.fromkeys((m.name for m in vlm.matrices), 0.0), vlm),
         "removed_with_heads_and_channels": removed,
@@ -77,13 +77,13 @@ def _note_heads(vlm: VLM, ratio: float, watch: Watch) -> None:
 
 def _train(loop: Loop, watch: Watch) -> ProjectorStep | None:
     """What --polish asks for, to suit what is left."""
-    trainer = finish.polisher(loop)
+    trainer = polishing.polisher(loop)
     if trainer is None:
         return None
     with watch.stage("polish"):
         course = Course.as_it_stands(loop.settings.final_steps, [loop.settings.seed, 0])
-        step = trainer.step(course, finish.anew(loop))
-    finish.round_weights(loop.evaluator.vlm)
+        step = trainer.step(course, polishing.anew(loop))
+    polishing.round_weights(loop.evaluator.vlm)
     return step
 
 

@@ -15,7 +15,7 @@ from slimsearch.api import assembly, inputs
 from slimsearch.api.assembly import Bench
 from slimsearch.model.vlm import VLM
 from slimsearch.policy import SPARSITY
-from slimsearch.searching import finish, outlook, race
+from slimsearch.searching import outlook, polishing, race
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
 from slimsearch.surgery import level_store
@@ -112,7 +112,7 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
         evaluator.store.stitch(evaluator.vlm, {m: max(some) for m, some in chosen.items() if some})
         evaluator.measure()
         score = perf_counter() - began
-        step, polish = _step_seconds(loop.trainer), _step_seconds(finish.polisher(loop))
+        step, polish = _step_seconds(loop.trainer), _step_seconds(polishing.polisher(loop))
         evaluator.restore()
         began = perf_counter()
         for task in bench.tasks.values():
@@ -123,7 +123,7 @@ def _probe(bench: Bench, levels: dict[str, set[float]], watch: Watch) -> dict[st
     added = [share - before for before, share in pairwise((0.0, *loop.shares))]
     round_ = sum(part * count for part, count in zip(added, counts, strict=True))
     ahead = loop.strategy.looks_ahead and not settings.exact
-    rows = 3 + bool(loop.evaluator.calibrated.pairs) + bool(finish.tuned(loop))
+    rows = 3 + bool(loop.evaluator.calibrated.pairs) + bool(polishing.tuned(loop))
     return {
         "load": watch.seconds["load"],
         "level store": 0.0 if settings.exact else block * blocks,

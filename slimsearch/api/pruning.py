@@ -23,8 +23,8 @@ from slimsearch.policy import SPARSITY, Policy
 from slimsearch.record import changes, history, results
 from slimsearch.record.candidate import Row
 from slimsearch.record.history import raised_sentence
-from slimsearch.searching import finish
-from slimsearch.searching.finish import Examiner
+from slimsearch.searching import repruning
+from slimsearch.searching.examine import Examiner
 from slimsearch.searching.space import Space
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
@@ -67,9 +67,9 @@ def uniform(run: Path, watch: Watch) -> Path:
             f"{run} searched a policy without sparsity, so there is no uniform pruning to hold it "
             f"against. Leave 'uniform' out."
         )
-    policy = finish.uniform(loop)
+    policy = repruning.uniform(loop)
     with watch.stage("uniform", len(vlm.matrices)) as advance:
-        finish.prune_policy(loop, policy, advance, published=True)
+        repruning.prune_policy(loop, policy, advance, published=True)
     facts = assembly.facts(given, loop.evaluator.store.sparsities(vlm), vlm)
     artefact.write(vlm, folder, {**facts, "policy": policy.tables}, bench.exporters)
     return folder
@@ -95,7 +95,7 @@ def _prune_resident(given: Given, folder: Path, watch: Watch) -> PrunedModel:
     examiner = Examiner(loop, bench.tasks, bench.held_out, watch)
     examiner.examine("dense")
     with watch.stage("prune", len(vlm.matrices)) as advance:
-        finish.prune_policy(loop, policy, advance, published=True)
+        repruning.prune_policy(loop, policy, advance, published=True)
         raised = loop.evaluator.store.take_raised()
     examiner.examine(f"{given.policy.name} {given.settings.solver}")
     facts = assembly.facts(given, loop.evaluator.store.sparsities(vlm), vlm)

@@ -29,8 +29,9 @@ from slimsearch.record import changes, history, run
 from slimsearch.record.candidate import Round, Row
 from slimsearch.record.history import SETTINGS
 from slimsearch.record.run import Run
-from slimsearch.searching import budgeting, finish, fronts, samples
-from slimsearch.searching.finish import Champion, Examiner
+from slimsearch.searching import budgeting, fronts, polishing, repruning, samples
+from slimsearch.searching.crown import Champion, crown
+from slimsearch.searching.examine import Examiner
 from slimsearch.searching.loop import play
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import DEMO, Settings
@@ -193,7 +194,7 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
     _check_sane(bench, examiner.rows[0])
     with closing(loop.executor):
         position = play(loop, opened, watch)
-        champion = finish.crown(loop, opened, watch, position)
+        champion = crown(loop, opened, watch, position)
     moved = vlm.weights()
     vlm.set_weights(original)
     if not loop.settings.skip_baselines:
@@ -201,8 +202,8 @@ def _carry_out(bench: Bench, opened: Run, watch: Watch) -> Result:
             _compare(bench, champion, examiner, watch)
     vlm.set_weights(moved)
     champion.put_on(loop)
-    polished = finish.polish(loop, opened, watch)
-    examiner.examine(" + ".join(["searched", *finish.tuned(loop)]))
+    polished = polishing.polish(loop, opened, watch)
+    examiner.examine(" + ".join(["searched", *polishing.tuned(loop)]))
     facts = _facts(bench, champion, examiner)
     if opened.history.drift:
         facts["drift"] = opened.history.drift
@@ -273,11 +274,11 @@ def _compare(bench: Bench, champion: Champion, examiner: Examiner, watch: Watch)
     rows: dict[str, Callable[[], object]] = {}
     if SPARSITY in loop.evaluator.families:
         if loop.evaluator.calibrated.pairs:  # as published
-            on_text = finish.on_text(loop)
-            rows[f"uniform {solver}, text only"] = lambda: finish.prune_uniformly(on_text)
-        rows[f"uniform {solver}"] = lambda: finish.prune_uniformly(loop)
-    if finish.tuned(loop):
-        rows["searched"] = lambda: finish.prune_policy(loop, champion.policy)
+            on_text = repruning.on_text(loop)
+            rows[f"uniform {solver}, text only"] = lambda: repruning.prune_uniformly(on_text)
+        rows[f"uniform {solver}"] = lambda: repruning.prune_uniformly(loop)
+    if polishing.tuned(loop):
+        rows["searched"] = lambda: repruning.prune_policy(loop, champion.policy)
     for name, put_on in rows.items():
         try:
             examiner.examine(name, put_on)

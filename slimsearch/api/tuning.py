@@ -21,7 +21,7 @@ from slimsearch.model.batch import Calibrated
 from slimsearch.model.checkpoint import Checkpoint
 from slimsearch.model.vlm import VLM
 from slimsearch.record.candidate import ProjectorStep, Row
-from slimsearch.searching.finish import round_weights
+from slimsearch.searching.polishing import round_weights
 from slimsearch.searching.watch import Watch
 from slimsearch.settings import Settings
 from slimsearch.teaching import adapting, lessons

@@ -8,74 +8,24 @@ goes the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from slimsearch import files
-from slimsearch.contracts import Executor, Solver, Strategy
 from slimsearch.errors import ResourceError, RunError
-from slimsearch.model.batch import Batch
-from slimsearch.policy import SPARSITY
 from slimsearch.record.candidate import Candidate, Genes, Outlook, ProjectorStep, Round, Score
-from slimsearch.record.history import raised_sentence
 from slimsearch.record.run import Run
 from slimsearch.searching import allocation, outlook, race
 from slimsearch.searching.allocation import Ground
 from slimsearch.searching.density import neighbour_density
-from slimsearch.searching.evaluate import Evaluator
-from slimsearch.searching.space import Space
+from slimsearch.searching.parts import Loop, Position, note_raised
+from slimsearch.searching.stock import fill_store
 from slimsearch.searching.watch import Watch
-from slimsearch.settings import Settings, patience_of
-from slimsearch.surgery import level_store, stores
-from slimsearch.teaching.lessons import Subject
-from slimsearch.teaching.training import Course, Trainer
+from slimsearch.settings import patience_of
+from slimsearch.teaching.training import Course
 
 GAIN = 0.01  # of a total: a round that brings less is idle
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The live parts of a search."""
-
-    settings: Settings
-    space: Space
-    evaluator: Evaluator
-    hessian_batches: Sequence[Batch]
-    tokens: str
-    fingerprint: Callable[[], Mapping[str, Any]]  # of its level store; hashes the model
-    solver: Solver
-    strategy: Strategy
-    executor: Executor
-    trainer: Trainer | None  # the projector
-    pairs: Subject
-    texts: Subject
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """Of the calibration, those that candidates race on."""
-        return self.evaluator.shares
-
-
-@dataclass
-class Position:
-    """Where a search stands: the projector's version and each genes' latest score.
-
-    `measured` holds the latest measurement of a candidate on a share of the calibration; `seen` is
-    where the strategy's outlook is from; `idle` counts the rounds in a row that hardly brought a
-    better champion.
-    """
-
-    projector: int
-    scores: dict[Genes, Score]
-    measured: dict[tuple[str, float], Score] = field(default_factory=dict)
-    champion: Score | None = None
-    seen: Genes | None = None
-    idle: int = 0
 
 
 def play(loop: Loop, run: Run, watch: Watch) -> Position:
@@ -113,77 +63,6 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
                 break
     _catch_up(loop, run, position)
     return position
-
-
-def fill_store(loop: Loop, run: Run, watch: Watch) -> None:
-    """Solves every matrix at every level, or reads what this run solved before.
-
-    Where that is damaged it is solved again, and must come out as it was.
-    """
-    evaluator = loop.evaluator
-    family = evaluator.families.get(SPARSITY)
-    if family is None or loop.settings.exact:
-        return
-    vlm, store = evaluator.vlm, evaluator.store
-    with watch.stage("level store", len(vlm.matrices)) as advance:
-        trouble = run.wrong_levels(run.levels)
-        if trouble:
-            watch.note(f"{trouble}. The level store is solved anew.")
-        elif run.history.levels is not None:
-            store.load(run.levels)
-            return
-        levels = loop.space.levels(family, vlm.body)
-        with files.new_folder(run.levels) as folder:
-            taken = _take_shared(loop, run, watch, levels, folder)
-            if not taken:
-                level_store.fill(
-                    store, vlm, loop.hessian_batches, levels, loop.solver, loop.tokens, advance,
-                    folder,
-                )  # fmt: skip
-            if trouble and run.wrong_levels(folder):
-                run.refuse_levels(trouble)
-            files.remove(run.levels)
-        if not taken:
-            _share(loop, run, watch, levels)
-        note_raised(loop, run, watch, "level store")
-        run.add_levels()
-
-
-def _shared(loop: Loop, run: Run) -> Path | None:
-    """Where level stores are shared, if they are."""
-    if loop.settings.stores == "none":
-        return None
-    beside = run.folder.absolute().parent / "level-stores"
-    return beside if loop.settings.stores == "auto" else Path(loop.settings.stores).expanduser()
-
-
-def _take_shared(
-    loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]], folder: Path
-) -> bool:
-    """Takes over what an earlier run solved, where there is such a store and it is sound."""
-    shared = _shared(loop, run)
-    if shared is None:
-        return False
-    found, trouble = stores.find(shared, loop.fingerprint(), levels)
-    if trouble:
-        watch.note(f"{trouble}. It is not used: the level store is solved anew.")
-    if found is None:
-        return False
-    stores.take(found, folder)
-    loop.evaluator.store.load(folder)
-    watch.note(f"The level store is that of an earlier run: {found}.")
-    return True
-
-
-def _share(loop: Loop, run: Run, watch: Watch, levels: Mapping[str, set[float]]) -> None:
-    """Keeps this run's store for others; that it cannot be is no reason to stop."""
-    shared = _shared(loop, run)
-    if shared is None or loop.evaluator.store.raised:  # a raised damping is told by whoever solves
-        return
-    try:
-        stores.keep(shared, loop.fingerprint(), levels, run.levels)
-    except ResourceError as error:
-        watch.note(f"The level store is not shared with other runs: {error}")
 
 
 def _begin(loop: Loop, run: Run, watch: Watch) -> None:
@@ -224,13 +103,6 @@ def _looked(loop: Loop, run: Run, watch: Watch, position: Position, genes: Genes
     _catch_up(loop, run, position)
     with watch.stage("outlook"):
         return outlook.look(loop.space, loop.evaluator, genes, hints.costs)
-
-
-def note_raised(loop: Loop, run: Run, watch: Watch, during: str) -> None:
-    """Journals the dampings that had to be raised since this was last called."""
-    if raised := loop.evaluator.store.take_raised():
-        run.add_raised(during, raised)
-        watch.note(f"{during}: {raised_sentence(raised)}")
 
 
 def _play_round(

@@ -14,7 +14,7 @@ from slimsearch.policy import Gene
 from slimsearch.record.run import create
 from slimsearch.searching import allocation, sensitivity
 from slimsearch.searching.allocation import Ground
-from slimsearch.searching.loop import fill_store
+from slimsearch.searching.stock import fill_store
 from slimsearch.searching.watch import Watch
 
 RULES = ("uniform", "owl", "alpha", "optimal", "optimal*10")

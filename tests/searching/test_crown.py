@@ -8,8 +8,8 @@ import torch
 from slimsearch.api import assembly, inputs
 from slimsearch.errors import ResourceError, SolverError
 from slimsearch.record import run
-from slimsearch.searching import finish
-from slimsearch.searching.finish import RIDGE, Examiner
+from slimsearch.searching import crown, polishing, repruning
+from slimsearch.searching.examine import Examiner
 from slimsearch.searching.loop import play
 from slimsearch.searching.watch import Watch
 from slimsearch.solvers.sparsegpt import SparseGPT
@@ -28,14 +28,14 @@ def played(small, tmp_path):
 def crowned(played, worse: float = 100.0):
     """The champion, every candidate scoring so much worse as it was stitched."""
     bench, opened, position = played
-    front = finish._front
+    front = crown._front
 
     def shifted(*given):
         return [replace(score, total=score.total + worse) for score in front(*given)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "_front", shifted)
-        return finish.crown(bench.loop, opened, Watch(), position)
+        patch.setattr(crown, "_front", shifted)
+        return crown.crown(bench.loop, opened, Watch(), position)
 
 
 def weights(loop) -> dict[str, torch.Tensor]:
@@ -53,7 +53,7 @@ def test_the_best_exactly_pruned_finalist_is_crowned(played):
         table = loop.space.decode(score.genes).tables["layer_sparsity"]
         levels = loop.evaluator.families["layer_sparsity"].edits(table, loop.evaluator.vlm.body)
         prune_exactly(loop.evaluator.store, loop.evaluator.vlm, loop.hessian_batches, levels,
-                      loop.solver, loop.tokens, ridge=RIDGE)  # fmt: skip
+                      loop.solver, loop.tokens, ridge=repruning.RIDGE)  # fmt: skip
         terms = loop.evaluator.measure()
         assert score.terms == terms
         assert score.total == loop.evaluator.total(terms)
@@ -125,7 +125,7 @@ def test_if_no_finalist_can_be_pruned_the_run_stops(played, monkeypatch):
 
 def test_the_uniform_baseline_is_uniform(played):
     loop = played[0].loop
-    finish.prune_uniformly(loop)
+    repruning.prune_uniformly(loop)
     shares = loop.evaluator.store.sparsities(loop.evaluator.vlm)
     assert len(shares) == 14
     assert set(shares.values()) == {0.5}
@@ -138,7 +138,7 @@ def test_what_a_plain_mask_keeps_stays_as_it_was(small, solver):
     """Finalists of solvers that mend nothing do not follow the drift of their inputs either."""
     bench = assembly.load(inputs.gather(replace(small, policy="uniform", solver=solver)), Watch())
     loop = bench.loop
-    finish.prune_policy(loop, finish.uniform(loop))
+    repruning.prune_policy(loop, repruning.uniform(loop))
     for name, found in weights(loop).items():
         dense = loop.evaluator.vlm.from_disk(name)
         assert torch.equal(found, torch.where(found == 0, 0.0, dense)), name
@@ -152,7 +152,7 @@ def test_polishing_never_makes_held_back_pairs_worse_and_rounds_to_disk(played):
     found.put_on(loop)
     vlm = loop.evaluator.vlm
     before = loop.trainer._judged()
-    finish.polish(loop, played[1], Watch())
+    polishing.polish(loop, played[1], Watch())
     assert loop.trainer._judged() <= before
     for weight in vlm.weights().values():
         assert torch.equal(weight, weight.to(vlm.disk_dtype).float())
@@ -164,7 +164,7 @@ def test_rows_hold_what_tasks_measure(played):
     loop.evaluator.restore()
     examiner = Examiner(loop, bench.tasks, bench.held_out, Watch())
     examiner.examine("dense")
-    finish.prune_uniformly(loop)
+    repruning.prune_uniformly(loop)
     examiner.examine("uniform")
     assert [row.name for row in examiner.rows] == ["dense", "uniform"]
     assert [row.sparsity for row in examiner.rows] == [0.0, 0.5]
