@@ -284,6 +284,13 @@ def patience_of(settings: Settings) -> int:
     return 0 if settings.exact else 2
 
 
+def calibration_of(settings: Settings) -> str:
+    """The text and pairs to calibrate on: a name or a file."""
+    if settings.calibration != "auto":
+        return settings.calibration
+    return "demo" if settings.model == DEMO else "ptb"
+
+
 def policy_of(settings: Settings) -> str:
     """The space that is searched, or the policy that is applied: a name or a file."""
     if settings.policy != "auto":

@@ -78,7 +78,8 @@ def export(
         found = checkpoint.find(model)
         vlm = loading.load(found, "cpu", _stored_dtype(found))
         if form.FORM in exporters and choices.in_int8:
-            steps = _steps(vlm, model, pruned_by or calibrated_by or _of_run(source), watch)
+            pruned = pruned_by and replace(pruned_by, model=source)
+            steps = _steps(vlm, model, pruned or calibrated_by or _of_run(source), watch)
             more = {**asdict(choices), "steps": steps}
             exporters[form.FORM] = plugins.make("exporters", form.FORM, more)
         record = artefact.write(vlm, folder, artefact.facts_of(vlm), exporters)
@@ -112,14 +113,17 @@ def _of_run(source: str) -> Settings | None:
 
 
 def _steps(vlm: VLM, model: str, by: Settings | None, watch: Watch) -> Mapping[str, Steps]:
-    """int8 matrices with error feedback, or none where nothing says what to calibrate on."""
+    """int8 matrices with error feedback, or none where nothing says what to calibrate on.
+
+    `by` names the model that this one was made of, which may settle what that is.
+    """
     if by is None:
         watch.note(
             "int8 weights are rounded to the nearest: nothing says what to calibrate on. Export a "
             "run, or give its settings with --from."
         )
         return {}
-    given = inputs.gather(replace(by, model=model))
+    given = inputs.gather(replace(by, model=model, calibration=settings.calibration_of(by)))
     calibrated = assembly.calibrate(given, vlm)
     with watch.stage("int8", len(vlm.matrices)) as advance:
         return quantise(vlm, calibrated.all, by.tokens, by.damping, advance)

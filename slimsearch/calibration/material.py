@@ -9,7 +9,7 @@ from slimsearch.calibration.pairs import Pair, Pairs, gather_pairs
 from slimsearch.calibration.recipe import FilePairs, Recipe, read_recipe
 from slimsearch.calibration.texts import gather_texts
 from slimsearch.errors import CalibrationError
-from slimsearch.settings import DEMO, Settings
+from slimsearch.settings import Settings, calibration_of
 
 PAPER_SEGMENTS, PAPER_LENGTH = 64, 256  # SlimLLaVA's calibration
 
@@ -59,7 +59,7 @@ class Material:
 
 def gather(settings: Settings) -> Material:
     """All that these settings ask for, or a CalibrationError that says what is wrong with it."""
-    recipe = read_recipe(_recipe_name(settings))
+    recipe = read_recipe(calibration_of(settings))
     pairs = _gather_pairs(settings, recipe)
     texts = gather_texts(recipe.text, settings.seed)
     segments = settings.segments or recipe.segments
@@ -74,13 +74,7 @@ def gather(settings: Settings) -> Material:
 
 def gather_pairs_only(settings: Settings) -> Pairs:
     """The pairs that `gather` would give, without looking for any text."""
-    return _gather_pairs(settings, read_recipe(_recipe_name(settings)))
-
-
-def _recipe_name(settings: Settings) -> str:
-    if settings.calibration != "auto":
-        return settings.calibration
-    return "demo" if settings.model == DEMO else "ptb"
+    return _gather_pairs(settings, read_recipe(calibration_of(settings)))
 
 
 def also_names(settings: Settings) -> list[str]:

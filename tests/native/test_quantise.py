@@ -1,16 +1,20 @@
 """int8 with error feedback: zeros kept, less lost than by rounding, the model left as it was."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from slimsearch import artefact
-from slimsearch.api import exporting
+from slimsearch.api import exporting, runs
 from slimsearch.api.exporting import Choices
 from slimsearch.graphs.int8 import row_scale, to_steps
 from slimsearch.native import library
 from slimsearch.native.quantise import quantise, solve
 from slimsearch.native.session import NativeSession
+from slimsearch.settings import Settings
 from slimsearch.surgery.hessian import Hessian
 
 
@@ -87,3 +91,14 @@ def test_an_export_calibrates_where_it_knows_on_what(llava, small, tmp_path, mon
         session.close()
     assert not np.array_equal(*logits)
     assert np.abs(logits[0] - logits[1]).max() < 0.2 * np.abs(logits[0]).max()
+
+
+def test_what_was_made_of_the_demo_model_is_calibrated_as_that_is(tmp_path):
+    """A run's champion and a model pruned on the way out stand in other folders than the demo."""
+    quick = Settings(policy="uniform", segments=4, pair_count=4, rounds=1, final_steps=0,
+                     projector_steps=0, finalists=0, skip_baselines=True)  # fmt: skip
+    run = str(runs.search(replace(quick, out=str(tmp_path / "run"))).folder)
+    for source, pruned_by in ((run, None), ("demo", quick)):
+        folder = tmp_path / f"{Path(source).name}-int8"
+        record = exporting.export(source, ["native"], folder, Choices(int8=True), pruned_by)
+        assert "error feedback" in record["exports"]["native"]["about"]
