@@ -16,7 +16,7 @@ from slimsearch.teaching.training import Course, Trainer
 
 def tuned(loop: Loop) -> list[str]:
     """What of the champion is trained, besides what its pruning mends."""
-    wanted = _polish(loop) if loop.settings.final_steps and loop.texts.possible else "none"
+    wanted = _wanted(loop) if loop.settings.final_steps and loop.texts.possible else "none"
     return [
         *(["projector"] if loop.trainer is not None else []),
         *(["gains"] if wanted in ("gains", "all") else []),
@@ -27,7 +27,7 @@ def tuned(loop: Loop) -> list[str]:
 def polisher(loop: Loop) -> Trainer | None:
     """What trains the champion alone, or None where nothing is to be trained."""
     wanted, vlm = tuned(loop), loop.evaluator.vlm
-    if not wanted or not loop.settings.final_steps or _polish(loop) == "none":
+    if not wanted or not loop.settings.final_steps or _wanted(loop) == "none":
         return None
     rates: dict[str, float] = {}
     if "projector" in wanted:
@@ -78,6 +78,6 @@ def round_weights(vlm: VLM, names: Sequence[str] | None = None) -> dict[str, Ten
     return rounded
 
 
-def _polish(loop: Loop) -> str:
+def _wanted(loop: Loop) -> str:
     """What the settings have trained at the end."""
     return polish_of(loop.settings, sum(m.size for m in loop.evaluator.vlm.matrices))
