@@ -56,7 +56,7 @@ def trials(chosen: Settings) -> list[Trial]:
             Trial(name, about, replace(own, strategy=name, **untuned)),
             Trial(f"{name}-polished", f"{name}, then trained as ours", replace(own, strategy=name)),
         ]
-    normed = "weight_norm" in objective.weights(own, pairs=True)
+    normed = "weight_norm" in objective.weights(own, pairs=own.pairs != "none")
     return [
         *found,
         Trial("searched", f"ours, by {strategy_of(chosen)}", own),

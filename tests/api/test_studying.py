@@ -38,7 +38,7 @@ def test_rows_come_from_the_shelf_and_differ_from_ours_in_what_they_say(small):
     assert len(rows) == len(comparing.trials(small))
 
 
-@pytest.mark.parametrize("more", [{"eta": 0.25}, {"objective": "paper"}])
+@pytest.mark.parametrize("more", [{"eta": 0.25}, {"objective": "paper"}, {"pairs": "none"}])
 def test_what_a_norm_term_is_worth_is_asked_whether_ours_has_one_or_not(small, more):
     assert "no-norm-term" not in {row.name for row in comparing.trials(small)}
     rows = {row.name: row.settings for row in comparing.trials(replace(small, **more))}
