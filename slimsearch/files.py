@@ -114,6 +114,19 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
 
 
+def to_toml(value: str | float | int | bool) -> str:
+    """A value as TOML says it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = "".join(
+            f"\\{letter}" if letter in '"\\' else letter if letter.isprintable()
+            else f"\\U{ord(letter):08x}" for letter in value
+        )  # fmt: skip
+        return f'"{escaped}"'
+    return repr(value)
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON, which has no infinity and no NaN: both become null."""
     separators = (",", ":") if indent is None else None

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from slimsearch import files
 from slimsearch.errors import PolicyError
-from slimsearch.settings import toml_value
 
 SPARSITY = "layer_sparsity"  # the family whose edits are levels of matrices
 
@@ -119,13 +118,13 @@ def write(
     policy: Policy, name: str, about: str, found: Mapping[str, float | str] | None = None
 ) -> str:
     """The policy as TOML; `found` records how it scored."""
-    lines = [f"name = {toml_value(name)}", f"about = {toml_value(about)}"]
+    lines = [f"name = {files.to_toml(name)}", f"about = {files.to_toml(about)}"]
     for family, table in policy.tables.items():
         lines += ["", f"[{family}]"]
-        lines += [f"{toml_value(key)} = {_written(value)}" for key, value in table.items()]
+        lines += [f"{files.to_toml(key)} = {_written(value)}" for key, value in table.items()]
     if found:
         lines += ["", "[found]"]
-        lines += [f"{toml_value(key)} = {toml_value(value)}" for key, value in found.items()]
+        lines += [f"{files.to_toml(key)} = {files.to_toml(value)}" for key, value in found.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -196,7 +195,7 @@ def unmatched(ranges: Table, names: Iterable[str]) -> list[str]:
 
 
 def _written(value: str | float) -> str:
-    return toml_value(value) if isinstance(value, str) else repr(round(value, 9))
+    return files.to_toml(value) if isinstance(value, str) else repr(round(value, 9))
 
 
 def _spread(text: str, origin: str) -> list[str]:

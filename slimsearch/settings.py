@@ -360,24 +360,12 @@ def write(settings: Settings) -> str:
     lines = ["# Every choice of this run. slimsearch run --from settings.toml repeats it.", ""]
     for item in fields(Settings):
         value = getattr(settings, item.name)
-        lines += [f"# {item.metadata['about']}", f"{item.name} = {toml_value(value)}"]
+        lines += [f"# {item.metadata['about']}", f"{item.name} = {files.to_toml(value)}"]
     return "\n".join(lines) + "\n"
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:
     return asdict(settings)
-
-
-def toml_value(value: str | float | int | bool) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = "".join(
-            f"\\{letter}" if letter in '"\\' else letter if letter.isprintable()
-            else f"\\U{ord(letter):08x}" for letter in value
-        )  # fmt: skip
-        return f'"{escaped}"'
-    return repr(value)
 
 
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}

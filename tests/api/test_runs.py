@@ -358,7 +358,7 @@ def test_a_changed_picture_refuses_resume(unfinished, pairs_file):
 
 @pytest.mark.parametrize(
     ("before", "after", "key"),
-    [("seed = 0", "seed = 1", "seed"), ("eta = 0.5", "eta = 0.25", "eta"),
+    [("seed = 0", "seed = 1", "seed"), ("eta = -1.0", "eta = 0.25", "eta"),
      ("rounds = 2", "rounds = 3", "rounds")],
 )  # fmt: skip
 def test_a_changed_setting_refuses_resume(unfinished, before, after, key):
