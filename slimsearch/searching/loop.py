@@ -58,7 +58,7 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
                 _let_go(loop, run, position, played)
             if patience and position.idle == patience:
                 watch.note(
-                    f"Nothing found that is {GAIN:.0%} better in {patience} rounds: the search ends."
+                    f"Nothing {GAIN:.0%} better was found in {patience} rounds: the search ends."
                 )
                 break
     _catch_up(loop, run, position)
