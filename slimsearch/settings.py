@@ -45,8 +45,8 @@ class Settings:
     rounds: int = _setting(10, "Rounds of the search.", 1)
     patience: int = _setting(
         -1,
-        "Rounds in a row that find nothing better than the best so far by a hundredth, after which "
-        "a search ends early; 0: it plays all its rounds. -1: 2, and 0 with --exact or pareto.",
+        "Rounds in a row that lower the best score by less than a hundredth, after which a search "
+        "ends early; 0: it plays all its rounds. -1: 2, and 0 with --exact or --strategy pareto.",
         -1,
     )
     candidates: int = _setting(16, "Candidates a round.", 1)
@@ -278,7 +278,7 @@ def strategy_of(settings: Settings) -> str:
 
 
 def patience_of(settings: Settings) -> int:
-    """Rounds that find hardly a better candidate and end a search; 0: none do."""
+    """Rounds that hardly bring a better candidate and end a search; 0: none do."""
     if settings.patience >= 0:
         return settings.patience
     return 0 if settings.exact else 2

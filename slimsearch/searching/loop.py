@@ -25,7 +25,7 @@ from slimsearch.searching.watch import Watch
 from slimsearch.settings import patience_of
 from slimsearch.teaching.training import Course
 
-GAIN = 0.01  # of a total: a round that finds no better candidate than by this is idle
+GAIN = 0.01  # of a total: a round that brings less is idle
 
 
 def play(loop: Loop, run: Run, watch: Watch) -> Position:
@@ -58,7 +58,7 @@ def play(loop: Loop, run: Run, watch: Watch) -> Position:
                 _let_go(loop, run, position, played)
             if patience and position.idle == patience:
                 watch.note(
-                    f"Nothing {GAIN:.0%} better was found in {patience} rounds: the search ends."
+                    f"Less than {GAIN:.0%} better in each of {patience} rounds: the search ends."
                 )
                 break
     _catch_up(loop, run, position)
@@ -238,10 +238,8 @@ def _tell(loop: Loop, position: Position, done: Round) -> None:
     position.scores.update({score.genes: score for score in done.scores})
     position.projector = done.projector
     if (before := position.champion) is not None:
-        # Under this round's projector, so that its step is not taken for a find.
-        standing = next((s.total for s in done.scores if s.genes == before.genes), before.total)
-        gained = standing - done.champion.total
-        position.idle = position.idle + 1 if gained < GAIN * abs(standing) else 0
+        gained = before.total - done.champion.total
+        position.idle = position.idle + 1 if gained < GAIN * abs(before.total) else 0
     position.champion = done.champion
     loop.strategy.tell(done.scores)
 

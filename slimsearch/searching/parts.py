@@ -47,7 +47,7 @@ class Position:
     """Where a search stands: the projector's version and each genes' latest score.
 
     `measured` holds the latest measurement of a candidate on a share of the calibration; `seen` is
-    where the strategy's outlook is from; `idle` counts the rounds in a row that found hardly a
+    where the strategy's outlook is from; `idle` counts the rounds in a row that hardly brought a
     better champion.
     """
 

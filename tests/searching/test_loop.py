@@ -213,12 +213,9 @@ def test_a_strategy_with_nothing_left_ends_the_search(play_in, tmp_path):
 
 
 def idle(rounds):
-    """How many rounds in a row, up to the last one, found nothing 1% better than the champion
-    before, as it scores under their own projector."""
-    idle = []
-    for before, now in pairwise(rounds):
-        standing = {score.genes: score.total for score in now.scores}[before.champion.genes]
-        idle.append(now.champion.total > 0.99 * standing)
+    """How many rounds in a row, up to the last one, lowered the best score by less than 1%."""
+    totals = [done.champion.total for done in rounds]
+    idle = [now > 0.99 * before for before, now in pairwise(totals)]
     return len(idle) - max((place for place, one in enumerate(idle, 1) if not one), default=0)
 
 
